@@ -1,0 +1,3 @@
+//! The dadoo program.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The depot program.
+
+fn main() {}

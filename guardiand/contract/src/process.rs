@@ -1,0 +1,110 @@
+//! The process directory: how guardiand, dadoo and a person at a shell meet one process.
+//!
+//! gdn's layout to the letter: five FIFOs (`stdin stdout stderr winsz exit`), `pidfile` written by
+//! the runtime, `exitcode` written by dadoo before anything closes, and for a pea its own
+//! `config.json`. Somebody reading `exit` sees end of file when dadoo is gone.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The paths of one process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessDir(PathBuf);
+
+impl ProcessDir {
+    /// Returns the process directory at `path`; nothing is touched yet.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Returns the directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// FIFO: caller → process.
+    pub fn stdin(&self) -> PathBuf {
+        self.0.join("stdin")
+    }
+
+    /// FIFO: process → caller; with a terminal, all output.
+    pub fn stdout(&self) -> PathBuf {
+        self.0.join("stdout")
+    }
+
+    /// FIFO: process → caller; silent with a terminal.
+    pub fn stderr(&self) -> PathBuf {
+        self.0.join("stderr")
+    }
+
+    /// FIFO: caller → dadoo, [`WindowSize`] objects, one JSON per line.
+    pub fn winsz(&self) -> PathBuf {
+        self.0.join("winsz")
+    }
+
+    /// FIFO that nobody writes: dadoo holding it open means that the process runs.
+    pub fn exit(&self) -> PathBuf {
+        self.0.join("exit")
+    }
+
+    /// The five FIFOs, in the order in which gdn makes them.
+    pub fn fifos(&self) -> [PathBuf; 5] {
+        [self.stdin(), self.stdout(), self.stderr(), self.winsz(), self.exit()]
+    }
+
+    /// The host pid, decimal, written by the runtime.
+    pub fn pidfile(&self) -> PathBuf {
+        self.0.join("pidfile")
+    }
+
+    /// The exit code, decimal, written by dadoo.
+    pub fn exitcode(&self) -> PathBuf {
+        self.0.join("exitcode")
+    }
+
+    /// A pea's OCI configuration.
+    pub fn config(&self) -> PathBuf {
+        self.0.join("config.json")
+    }
+}
+
+/// The size of a terminal in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSize {
+    /// Width; 0 means 80.
+    #[serde(default)]
+    pub columns: u16,
+    /// Height; 0 means 24.
+    #[serde(default)]
+    pub rows: u16,
+}
+
+impl WindowSize {
+    /// What a terminal is where nobody said its size.
+    pub const DEFAULT: Self = Self { columns: 80, rows: 24 };
+
+    /// Returns the size with its zeros replaced by the default's.
+    pub fn or_default(self) -> Self {
+        let or = |value, default| if value == 0 { default } else { value };
+        Self {
+            columns: or(self.columns, Self::DEFAULT.columns),
+            rows: or(self.rows, Self::DEFAULT.rows),
+        }
+    }
+}
+
+/// The descriptors that dadoo inherits beside 0, 1 and 2 (gdn's numbers).
+pub mod descriptor {
+    /// Write end: one byte, the runtime's exit status.
+    pub const RUNTIME_EXIT: i32 = 3;
+    /// Write end: the runtime's JSON log; the runtime gets it as `/proc/<dadoo>/fd/4`.
+    pub const RUNTIME_LOG: i32 = 4;
+    /// Write end: one zero byte once dadoo holds the FIFOs.
+    pub const SYNC: i32 = 5;
+}
+
+/// Returns the exit code for a process killed by `signal`: 128 + n, as shells have it.
+pub fn signalled(signal: i32) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(u8::MAX)
+}

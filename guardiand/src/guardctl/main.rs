@@ -1,0 +1,3 @@
+//! The guardctl program: the Garden API from a shell.
+
+fn main() {}

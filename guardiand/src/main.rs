@@ -1,0 +1,3 @@
+//! The guardiand program.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The idmgr program.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The netsetup program.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The rootfs program.
+
+fn main() {}

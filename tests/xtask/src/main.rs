@@ -1,0 +1,3 @@
+//! Commands for people.
+
+fn main() {}
