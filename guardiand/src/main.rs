@@ -1,3 +1,44 @@
-//! The guardiand program.
+//! The guardiand program: a thin coordinator that speaks the Garden API and execs the programs
+//! that do the work.
 
-fn main() {}
+mod cgroup;
+mod cli;
+mod connection;
+mod container;
+mod debug;
+mod files;
+mod guardian;
+mod host;
+mod http;
+mod invoke;
+mod plugin;
+mod process;
+mod route;
+mod router;
+mod server;
+mod settings;
+mod takeover;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use guardian_contract::log;
+use guardian_contract::run::{Answer, FaultStyle, run_styled};
+
+fn main() -> ExitCode {
+    // gdn's log is on stdout, and so is ours.
+    log::to_stdout();
+    run_styled("guardian", FaultStyle::Text, cli::Cli::parse, |cli| {
+        let cli::Command::Server(flags) = cli.command;
+        log::set_level(flags.log_level);
+        // Two workers: the work is in the programs; more threads only cost memory.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("start the runtime")?;
+        runtime.block_on(server::serve(*flags))?;
+        Ok(Answer::Silent)
+    })
+}

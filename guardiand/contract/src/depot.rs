@@ -173,12 +173,6 @@ impl Bundle {
         self.path.join("properties.json")
     }
 
-    /// The Garden specification the container was made from, without credentials and values of
-    /// environment variables.
-    pub fn spec(&self) -> PathBuf {
-        self.path.join("spec.json")
-    }
-
     /// Who init is, beyond a bare pid ([`Init`]).
     pub fn init(&self) -> PathBuf {
         self.path.join("init.json")

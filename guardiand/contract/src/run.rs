@@ -42,6 +42,8 @@ pub enum FaultStyle {
     Json,
     /// The message alone: the image plugin's contract, where callers show stdout to the user.
     Text,
+    /// Nothing, and this exit code instead of 1: dadoo, whose 1 is the kept process's own.
+    Code(u8),
 }
 
 /// Runs a program: parses argv into `C`, calls `body`, prints its answer.
@@ -105,11 +107,12 @@ fn fail(name: &str, style: FaultStyle, fault: &Fault) -> ExitCode {
         log::error("failed", &serde_json::json!({"error": fault.message}));
     }
     let mut stdout = std::io::stdout().lock();
-    if !stdout.is_terminal() {
-        let _ = match style {
-            FaultStyle::Json => writeln!(stdout, "{}", serde_json::json!(fault)),
-            FaultStyle::Text => writeln!(stdout, "{}", fault.message),
-        };
-    }
+    let is_read = !stdout.is_terminal();
+    let _ = match style {
+        FaultStyle::Code(code) => return ExitCode::from(code),
+        FaultStyle::Json if is_read => writeln!(stdout, "{}", serde_json::json!(fault)),
+        FaultStyle::Text if is_read => writeln!(stdout, "{}", fault.message),
+        FaultStyle::Json | FaultStyle::Text => Ok(()),
+    };
     ExitCode::FAILURE
 }

@@ -1,0 +1,120 @@
+//! Control groups of containers: found, read, emptied of directories. cgroups(7).
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use guardian_contract::depot::Handle;
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// The control groups one process is in.
+#[derive(Debug)]
+pub(crate) struct Cgroups(Vec<(String, PathBuf)>);
+
+impl Cgroups {
+    /// Reads the groups of `pid`.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub(crate) fn of(pid: i32) -> anyhow::Result<Self> {
+        let path = format!("/proc/{pid}/cgroup");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        Ok(Self(parse(&text)))
+    }
+
+    /// Returns the directory of a controller: version 1's where it is there, else version 2's.
+    pub(crate) fn controller(&self, name: &str) -> Option<PathBuf> {
+        let named = self.0.iter().find(|(names, _)| names.split(',').any(|one| one == name));
+        let (names, path) = named.or_else(|| self.0.iter().find(|(names, _)| names.is_empty()))?;
+        let below = path.strip_prefix("/").unwrap_or(path);
+        let mounts: Vec<PathBuf> = match names.as_str() {
+            "" => vec![ROOT.into(), Path::new(ROOT).join("unified")],
+            names => [names, name].map(|dir| Path::new(ROOT).join(dir)).into(),
+        };
+        mounts.into_iter().map(|mount| mount.join(below)).find(|dir| dir.is_dir())
+    }
+
+    /// Tells whether a controller is on version 2.
+    pub(crate) fn is_unified(&self, name: &str) -> bool {
+        !self.0.iter().any(|(names, _)| names.split(',').any(|one| one == name))
+    }
+}
+
+/// `hierarchy:controllers:path` lines; version 2 has no controllers.
+fn parse(text: &str) -> Vec<(String, PathBuf)> {
+    let lines = text.lines().filter_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        Some((fields.next()?.to_owned(), PathBuf::from(fields.next()?)))
+    });
+    lines.collect()
+}
+
+/// Returns all processes in a group and below it.
+pub(crate) fn pids(dir: &Path) -> BTreeSet<i32> {
+    let text = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    let mut pids: BTreeSet<i32> = text.lines().filter_map(|line| line.parse().ok()).collect();
+    for child in children(dir) {
+        pids.extend(self::pids(&child));
+    }
+    pids
+}
+
+/// Removes what a runtime left of a container's groups. Groups with processes stay: an error.
+///
+/// # Errors
+/// With the path and the reason.
+pub(crate) fn remove(tag: &str, handle: &Handle) -> anyhow::Result<()> {
+    for parent in parents(tag) {
+        remove_tree(&parent.join(handle.as_str()))?;
+    }
+    Ok(())
+}
+
+/// Removes the group that holds all containers' groups, where it is empty.
+pub(crate) fn remove_parents(tag: &str) {
+    for parent in parents(tag) {
+        let _ = std::fs::remove_dir(parent);
+    }
+}
+
+/// The group of all our containers in every hierarchy that has one.
+fn parents(tag: &str) -> Vec<PathBuf> {
+    let name = if tag.is_empty() { "garden".to_owned() } else { format!("garden-{tag}") };
+    let mut roots = children(Path::new(ROOT));
+    roots.push(ROOT.into());
+    roots.into_iter().map(|root| root.join(&name)).filter(|dir| dir.is_dir()).collect()
+}
+
+fn remove_tree(dir: &Path) -> anyhow::Result<()> {
+    for child in children(dir) {
+        remove_tree(&child)?;
+    }
+    match std::fs::remove_dir(dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn children(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    dirs.map(|entry| entry.path()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_versions_of_proc_cgroup_are_understood() {
+        let parsed = parse("9:name=systemd:/x\n2:cpu,cpuacct:/garden/h\n0::/garden/h\n");
+        assert_eq!(parsed[1], ("cpu,cpuacct".into(), "/garden/h".into()));
+        let groups = Cgroups(parsed);
+        assert!(!groups.is_unified("cpuacct"));
+        assert!(groups.is_unified("memory"));
+    }
+}

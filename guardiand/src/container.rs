@@ -1,0 +1,132 @@
+//! One container, as the server sees it. Everything here is on disk too, and found again there.
+
+pub(crate) mod create;
+pub(crate) mod destroy;
+pub(crate) mod facts;
+pub(crate) mod grace;
+pub(crate) mod info;
+pub(crate) mod metrics;
+pub(crate) mod network;
+pub(crate) mod properties;
+pub(crate) mod restore;
+pub(crate) mod run;
+pub(crate) mod stop;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use anyhow::Context;
+use guardian_contract::depot::{Bundle, Handle, Init};
+use guardian_contract::journal::Journal;
+
+use crate::process::Process;
+use facts::Facts;
+use grace::Grace;
+use properties::Properties;
+
+/// Where in its life a container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Being made; its handle is taken, nobody sees it.
+    Creating,
+    /// There.
+    Live,
+    /// Being taken away.
+    Destroying,
+    /// A destroy failed; it is still there and can be destroyed again.
+    Broken,
+}
+
+/// A container.
+#[derive(Debug)]
+pub(crate) struct Container {
+    /// Where its bundle is.
+    pub(crate) bundle: Bundle,
+    /// Its properties, ours and the client's.
+    pub(crate) properties: Properties,
+    /// When it is destroyed for want of clients.
+    pub(crate) grace: Grace,
+    phase: Mutex<Phase>,
+    facts: OnceLock<Facts>,
+    init: OnceLock<Init>,
+    processes: Mutex<BTreeMap<Handle, Arc<Process>>>,
+}
+
+impl Container {
+    /// Returns a container with this bundle and these properties.
+    pub(crate) fn new(bundle: Bundle, phase: Phase, properties: Properties) -> Arc<Self> {
+        Arc::new(Self {
+            bundle,
+            properties,
+            grace: Grace::default(),
+            phase: Mutex::new(phase),
+            facts: OnceLock::new(),
+            init: OnceLock::new(),
+            processes: Mutex::default(),
+        })
+    }
+
+    /// Returns its name.
+    pub(crate) fn handle(&self) -> &Handle {
+        self.bundle.handle()
+    }
+
+    /// Returns where in its life it is.
+    pub(crate) fn phase(&self) -> Phase {
+        *lock(&self.phase)
+    }
+
+    /// Moves it on.
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        *lock(&self.phase) = phase;
+    }
+
+    /// Begins to destroy it; `false` when somebody does so already.
+    pub(crate) fn begin_destroy(&self) -> bool {
+        let mut phase = lock(&self.phase);
+        let is_first = *phase != Phase::Destroying;
+        *phase = Phase::Destroying;
+        is_first
+    }
+
+    /// Returns the record of what is done to it.
+    pub(crate) fn journal(&self) -> Journal {
+        Journal::at(self.bundle.journal())
+    }
+
+    /// Returns what its bundle says, reading it once.
+    ///
+    /// # Errors
+    /// When the bundle can't be read.
+    pub(crate) fn facts(&self) -> anyhow::Result<&Facts> {
+        if let Some(facts) = self.facts.get() {
+            return Ok(facts);
+        }
+        let facts = Facts::read(&self.bundle)?;
+        Ok(self.facts.get_or_init(|| facts))
+    }
+
+    /// Returns the first process of the container, if it lives.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub(crate) fn init(&self) -> anyhow::Result<&Init> {
+        if self.init.get().is_none()
+            && let Some(init) = facts::read_init(&self.bundle)
+        {
+            let _ = self.init.set(init);
+        }
+        let init = self.init.get().filter(|init| init.is_alive());
+        init.with_context(|| format!("container '{}' is not running", self.handle()))
+    }
+
+    /// Returns the processes that run, and those whose end was not collected yet.
+    pub(crate) fn processes(&self) -> MutexGuard<'_, BTreeMap<Handle, Arc<Process>>> {
+        lock(&self.processes)
+    }
+}
+
+/// Nothing of ours panics while it holds a lock; if something did, the value is still whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,84 @@
+//! What a bundle says of its container: read from config.json, so that it is the same before and
+//! after a restart, and for a container that a gdn made.
+
+use anyhow::Context;
+use guardian_contract::depot::{Bundle, Init};
+use guardian_contract::file::read_json;
+use guardian_contract::ids::IdMapping;
+use oci_spec::runtime::{Capabilities, LinuxIdMapping, Spec};
+
+/// What the server needs of an OCI configuration.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Facts {
+    /// Environment of image and container.
+    pub(crate) env: Vec<String>,
+    /// Capabilities at most.
+    pub(crate) bounding: Capabilities,
+    /// User id map; empty when privileged.
+    pub(crate) uid_map: Vec<IdMapping>,
+    /// Group id map; empty when privileged.
+    pub(crate) gid_map: Vec<IdMapping>,
+    /// AppArmor profile.
+    pub(crate) apparmor: Option<String>,
+    /// no_new_privs.
+    pub(crate) no_new_privileges: bool,
+    /// Memory limit in bytes; 0 is none.
+    pub(crate) memory_bytes: u64,
+    /// Shares (cgroup v1) or weight (v2), whichever the bundle has; 0 is neither.
+    pub(crate) cpu: u64,
+}
+
+impl Facts {
+    /// Reads the facts of a bundle.
+    ///
+    /// # Errors
+    /// When there is no configuration, or it is none.
+    pub(crate) fn read(bundle: &Bundle) -> anyhow::Result<Self> {
+        let path = bundle.config();
+        let spec: Spec = read_json(&path)?
+            .with_context(|| format!("Failed to load bundle: {} is missing", path.display()))?;
+        Ok(Self::of(&spec))
+    }
+
+    fn of(spec: &Spec) -> Self {
+        let process = spec.process().as_ref();
+        let linux = spec.linux().as_ref();
+        let resources = linux.and_then(|linux| linux.resources().as_ref());
+        let maps = |maps: Option<&Vec<LinuxIdMapping>>| {
+            maps.into_iter().flatten().map(extent).collect::<Vec<_>>()
+        };
+        let memory = resources.and_then(|resources| resources.memory().as_ref()?.limit());
+        let shares = resources.and_then(|resources| resources.cpu().as_ref()?.shares());
+        let weight = resources
+            .and_then(|resources| resources.unified().as_ref()?.get("cpu.weight")?.parse().ok());
+        let bounding = process.and_then(|p| p.capabilities().as_ref()?.bounding().clone());
+        Self {
+            env: process.and_then(|process| process.env().clone()).unwrap_or_default(),
+            bounding: bounding.unwrap_or_default(),
+            uid_map: maps(linux.and_then(|linux| linux.uid_mappings().as_ref())),
+            gid_map: maps(linux.and_then(|linux| linux.gid_mappings().as_ref())),
+            apparmor: process.and_then(|process| process.apparmor_profile().clone()),
+            no_new_privileges: process.and_then(|p| p.no_new_privileges()).unwrap_or(false),
+            memory_bytes: memory.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
+            cpu: weight.or(shares).unwrap_or(0),
+        }
+    }
+}
+
+fn extent(map: &LinuxIdMapping) -> IdMapping {
+    IdMapping { container_id: map.container_id(), host_id: map.host_id(), size: map.size() }
+}
+
+/// Reads who a container's init is: our own record, else (a gdn's container) the bare pidfile,
+/// which is then as good as it gets.
+pub(crate) fn read_init(bundle: &Bundle) -> Option<Init> {
+    if let Ok(Some(init)) = read_json::<Init>(&bundle.init()) {
+        return Some(init);
+    }
+    Init::of(read_pid(bundle)?)
+}
+
+/// Reads the pid that the runtime wrote.
+pub(crate) fn read_pid(bundle: &Bundle) -> Option<i32> {
+    std::fs::read_to_string(bundle.pidfile()).ok()?.trim().parse().ok()
+}

@@ -1,0 +1,145 @@
+//! Running a process in a container, and finding one that runs.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use guardian_contract::depot::Handle;
+use guardian_contract::fault::Fault;
+use guardian_contract::garden::{ApiError, ProcessSpec};
+use guardian_contract::ids::host_id;
+use guardian_contract::log;
+use serde_json::json;
+
+use super::Container;
+use crate::guardian::Guardian;
+use crate::process::account::{self, Account};
+use crate::process::attach::Attachment;
+use crate::process::jail::{Jail, Owner};
+use crate::process::{Process, keeper, spec};
+
+impl Guardian {
+    /// Starts a process and attaches to it before it can print anything that would be missed.
+    ///
+    /// # Errors
+    /// In gdn's words.
+    pub(crate) async fn run(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        spec: ProcessSpec,
+    ) -> anyhow::Result<Arc<Attachment>> {
+        refuse(&spec)?;
+        let process_id: Handle = match spec.id.as_str() {
+            "" => uuid::Uuid::new_v4().to_string().parse()?,
+            id => id.parse()?,
+        };
+        let tty = spec.tty.is_some();
+        let prepared = Arc::clone(container);
+        let process = tokio::task::spawn_blocking(move || prepare(&prepared, &spec)).await??;
+        let facts = container.facts()?;
+        let owner = (host_id(&facts.uid_map, 0), host_id(&facts.gid_map, 0));
+        let start = keeper::Start {
+            bundle: &container.bundle,
+            process_id: &process_id,
+            process,
+            tty,
+            owner,
+        };
+        let pipes = keeper::start(&self.settings.dadoo, &self.settings.runtime, start).await?;
+        let process = Process::started(process_id.clone(), container.bundle.process(&process_id));
+        let attachment = self.attachments.attach(&process);
+        process.watch(pipes, self.settings.flags.lifecycle.drain_timeout);
+        self.keep(container, process);
+        let names = json!({"handle": container.handle().as_str(), "process": process_id.as_str()});
+        log::info("run.started", &names);
+        Ok(attachment)
+    }
+
+    /// Attaches to a process that runs, or that ended and left its exit code.
+    ///
+    /// # Errors
+    /// The not-found error.
+    pub(crate) fn attach(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        process_id: &str,
+    ) -> Result<Arc<Attachment>, ApiError> {
+        let process = self.process(container, process_id);
+        let process = process.ok_or_else(|| ApiError::process_not_found(process_id))?;
+        Ok(self.attachments.attach(&process))
+    }
+
+    fn process(self: &Arc<Self>, container: &Arc<Container>, id: &str) -> Option<Arc<Process>> {
+        let id: Handle = id.parse().ok()?;
+        if let Some(process) = container.processes().get(&id) {
+            return Some(Arc::clone(process));
+        }
+        let drain = self.settings.flags.lifecycle.drain_timeout;
+        let process = Process::adopt(id.clone(), container.bundle.process(&id), drain)?;
+        if !process.has_ended() {
+            self.keep(container, Arc::clone(&process));
+        }
+        Some(process)
+    }
+
+    /// Keeps a running process at hand until it has ended; afterwards its directory is enough.
+    pub(crate) fn keep(self: &Arc<Self>, container: &Arc<Container>, process: Arc<Process>) {
+        container.processes().insert(process.id.clone(), Arc::clone(&process));
+        let container = Arc::clone(container);
+        let removes_dir = self.settings.flags.lifecycle.cleanup_process_dirs_on_wait;
+        tokio::spawn(async move {
+            process.ended().await;
+            container.processes().remove(&process.id);
+            if removes_dir {
+                let dir = container.bundle.process(&process.id);
+                let _ = std::fs::remove_dir_all(dir.path());
+            }
+        });
+    }
+}
+
+/// Refuses what Garden refuses, and what is not built yet.
+fn refuse(spec: &ProcessSpec) -> anyhow::Result<()> {
+    if !spec.image.uri.is_empty() {
+        return Err(Fault::unsupported(
+            "processes with an image of their own (peas) are not supported yet",
+        )
+        .into());
+    }
+    if !spec.bind_mounts.is_empty() {
+        let text = "Running a process with bind mounts and no image provided is not allowed";
+        return Err(Fault::invalid(text).into());
+    }
+    if spec.path.is_empty() {
+        return Err(Fault::invalid("process has no path").into());
+    }
+    Ok(())
+}
+
+/// Looks the user up, makes the working directory and builds the OCI process object. All of it
+/// touches the container's files, so it runs on a thread that may block.
+fn prepare(container: &Container, spec: &ProcessSpec) -> anyhow::Result<Vec<u8>> {
+    let facts = container.facts()?;
+    let jail = Jail::of(container.init()?.pid)?;
+    let account =
+        account::resolve(&spec.user, &jail.text("/etc/passwd")?, &jail.text("/etc/group")?)?;
+    let dir = match spec.dir.as_str() {
+        "" => account.home.clone(),
+        dir => dir.to_owned(),
+    };
+    make_dir(&jail, &dir, &account, container)?;
+    let process = spec::build(spec, facts, &account, &dir)?;
+    serde_json::to_vec(&process).context("encode the OCI process")
+}
+
+fn make_dir(
+    jail: &Jail,
+    dir: &str,
+    account: &Account,
+    container: &Container,
+) -> anyhow::Result<()> {
+    let facts = container.facts()?;
+    let (uid_map, gid_map) = (facts.uid_map.as_slice(), facts.gid_map.as_slice());
+    let owner = Owner { uid: account.uid, gid: account.gid, uid_map, gid_map };
+    jail.make_dirs(Path::new(dir), owner)
+}

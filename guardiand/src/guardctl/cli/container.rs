@@ -1,0 +1,91 @@
+//! The arguments that say what a container should be: of `create` and of `run`.
+
+use clap::Args;
+use guardian_contract::garden::{BindMount, ContainerSpec, ImageRef, Limits};
+
+use super::parse;
+
+/// `create`
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// The container
+    #[command(flatten)]
+    pub(crate) container: ContainerArgs,
+}
+
+/// What a container should be.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Container")]
+pub(crate) struct ContainerArgs {
+    /// Its name; the server makes one up when none is given
+    #[arg(long)]
+    pub(crate) handle: Option<String>,
+
+    /// Its image: oci:///DIR:TAG, docker:///NAME#TAG, raw:///DIR or the path of a tar file
+    /// [default: the server's]
+    #[arg(long, value_name = "URI")]
+    image: Option<String>,
+
+    /// Without a user namespace, with more capabilities; root inside is root outside
+    #[arg(long)]
+    privileged: bool,
+
+    /// Environment of every process; K alone takes the caller's value
+    #[arg(short, long = "env", value_name = "K=V", value_parser = parse::variable)]
+    env: Vec<String>,
+
+    /// Show a file or directory of the server's host inside; writable unless :ro
+    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro|rw]", value_parser = parse::bind_mount)]
+    mounts: Vec<BindMount>,
+
+    /// Most memory, in bytes or with k, M, G
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    memory: Option<u64>,
+
+    /// Most tasks
+    #[arg(long, value_name = "N")]
+    pids: Option<u64>,
+
+    /// Most space on disk, the image included
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    disk: Option<u64>,
+
+    /// Share of processor time, against 1024 of a container without this flag
+    #[arg(long, value_name = "N")]
+    limit_cpu_shares: Option<u64>,
+
+    /// Its subnet and address: A, or A/N
+    #[arg(long, value_name = "CIDR")]
+    network: Option<String>,
+
+    /// A note kept with the container
+    #[arg(long = "property", value_name = "K=V", value_parser = parse::pair)]
+    properties: Vec<(String, String)>,
+
+    /// Remove it when no client has used it for so long, such as 5m
+    #[arg(long, value_name = "TIME", value_parser = parse::nanoseconds)]
+    grace_time: Option<i64>,
+}
+
+impl ContainerArgs {
+    /// Returns the specification that the API takes.
+    pub(crate) fn spec(&self) -> ContainerSpec {
+        let mut limits = Limits::default();
+        limits.memory.limit_in_bytes = self.memory.unwrap_or_default();
+        limits.pid.max = self.pids.unwrap_or_default();
+        limits.disk.byte_hard = self.disk.unwrap_or_default();
+        limits.cpu.limit_in_shares = self.limit_cpu_shares.unwrap_or_default();
+        ContainerSpec {
+            handle: self.handle.clone().unwrap_or_default(),
+            image: ImageRef { uri: self.image.clone().unwrap_or_default(), ..ImageRef::default() },
+            privileged: self.privileged,
+            env: self.env.clone(),
+            bind_mounts: self.mounts.clone(),
+            network: self.network.clone().unwrap_or_default(),
+            properties: self.properties.iter().cloned().collect(),
+            grace_time: self.grace_time.unwrap_or_default(),
+            limits,
+            ..ContainerSpec::default()
+        }
+    }
+}

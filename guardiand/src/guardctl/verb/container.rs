@@ -1,0 +1,67 @@
+//! create, rm, metrics and capacity.
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use crate::cli::{CreateArgs, RmArgs};
+use crate::client::Client;
+use crate::stdio;
+
+/// Creates a container and prints its handle.
+pub(super) fn create(client: &Client, args: &CreateArgs, as_json: bool) -> anyhow::Result<()> {
+    let handle = client.create(&args.container.spec())?;
+    if as_json { stdio::json(&json!({ "handle": handle })) } else { stdio::line(&handle) }
+}
+
+/// Removes every container named, and tells of each that could not be removed.
+pub(super) fn rm(client: &Client, args: &RmArgs) -> anyhow::Result<()> {
+    let mut failures = args.handles.iter().filter_map(|handle| {
+        client.destroy(handle).with_context(|| format!("remove {handle}")).err()
+    });
+    // The last failure is told by the exit; those before it are told here.
+    let Some(mut last) = failures.next() else { return Ok(()) };
+    for failure in failures {
+        stdio::complain(&format!("{last:#}"));
+        last = failure;
+    }
+    Err(last)
+}
+
+/// Prints what a container uses.
+pub(super) fn metrics(client: &Client, handle: &str, as_json: bool) -> anyhow::Result<()> {
+    let metrics = client.metrics(handle)?;
+    if as_json { stdio::json(&metrics) } else { stdio::table(&[], flat("", &metrics)) }
+}
+
+/// Prints what the server can hold.
+pub(super) fn capacity(client: &Client, as_json: bool) -> anyhow::Result<()> {
+    let capacity = client.capacity()?;
+    if as_json { stdio::json(&capacity) } else { stdio::table(&[], flat("", &capacity)) }
+}
+
+/// Returns the leaves of an object as rows of dotted name and value; zeros say nothing.
+fn flat(prefix: &str, value: &Value) -> Vec<Vec<String>> {
+    match value {
+        Value::Object(members) => members
+            .iter()
+            .flat_map(|(key, value)| {
+                let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                flat(&name, value)
+            })
+            .collect(),
+        Value::Null => Vec::new(),
+        Value::Number(number) if number.as_u64() == Some(0) => Vec::new(),
+        other => vec![vec![prefix.to_owned(), stdio::plain(Some(other))]],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_become_rows() {
+        let value = json!({ "A": { "B": 1, "C": 0 }, "D": null, "E": "x" });
+        assert_eq!(flat("", &value), [["A.B", "1"], ["E", "x"]]);
+    }
+}

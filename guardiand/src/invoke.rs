@@ -1,0 +1,106 @@
+//! The caller's side of every exec between our programs: spawn, feed, collect, within a deadline.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use guardian_contract::fault::Fault;
+use guardian_contract::log;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+/// What a program that ended left behind.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// How it ended.
+    pub(crate) status: ExitStatus,
+    /// All it printed.
+    pub(crate) stdout: Vec<u8>,
+    /// All it complained or logged.
+    pub(crate) stderr: Vec<u8>,
+}
+
+/// Runs `program` with `stdin` as its whole input, in a process group of its own so that signals
+/// meant for us do not reach it.
+///
+/// # Errors
+/// When it can't be started, or does not end within `deadline`; it is killed then.
+pub(crate) async fn invoke(
+    program: &Path,
+    args: &[OsString],
+    stdin: &[u8],
+    deadline: Duration,
+) -> anyhow::Result<Outcome> {
+    let name = program.display();
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(if stdin.is_empty() { Stdio::null() } else { Stdio::piped() })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("exec {name}"))?;
+    let input = child.stdin.take();
+    let feed = async {
+        if let Some(mut pipe) = input {
+            // A program that does not read its input is judged by its exit code, not by our write.
+            let _ = pipe.write_all(stdin).await;
+        }
+    };
+    let both = async { tokio::join!(feed, child.wait_with_output()).1 };
+    let Ok(output) = tokio::time::timeout(deadline, both).await else {
+        bail!("{name} did not end within {deadline:?}");
+    };
+    let output = output.with_context(|| format!("wait for {name}"))?;
+    Ok(Outcome { status: output.status, stdout: output.stdout, stderr: output.stderr })
+}
+
+impl Outcome {
+    /// Returns how the program ended, in Go's words, which Garden's operators know.
+    pub(crate) fn exit_text(&self) -> String {
+        use std::os::unix::process::ExitStatusExt;
+        match (self.status.code(), self.status.signal()) {
+            (Some(code), _) => format!("exit status {code}"),
+            (None, Some(signal)) => format!("signal: {signal}"),
+            (None, None) => "unknown exit status".into(),
+        }
+    }
+
+    /// Returns what the program said of its failure: our programs' fault, else all of stdout,
+    /// else the end of stderr.
+    pub(crate) fn complaint(&self) -> String {
+        if let Ok(fault) = serde_json::from_slice::<Fault>(&self.stdout) {
+            return fault.message;
+        }
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        match text(&self.stdout) {
+            said if !said.is_empty() => said,
+            _ => text(&self.stderr).lines().last().unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// Writes the program's log lines into our log: lager lines at their own level, anything else
+    /// as an error.
+    pub(crate) fn relog(&self, action: &str) {
+        for line in String::from_utf8_lossy(&self.stderr).lines().filter(|line| !line.is_empty()) {
+            let lager = serde_json::from_str::<Value>(line).ok();
+            let lager = lager.filter(|value| value.get("message").is_some());
+            match lager {
+                Some(value) => {
+                    let level = match value["level"].as_str() {
+                        Some("debug") => log::Level::Debug,
+                        Some("info") => log::Level::Info,
+                        _ => log::Level::Error,
+                    };
+                    let data = json!({"line": value["message"], "data": value["data"]});
+                    log::line(level, action, &data);
+                }
+                None => log::error(action, &json!({"output": line})),
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Calls of the image plugins: one for unprivileged containers, one for privileged ones.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use guardian_contract::depot::{Handle, Root};
+use guardian_contract::ids::IdMaps;
+use guardian_contract::image::{Capacity, Create, DiskUsage, Fragment, Stats, raw_path};
+use guardian_contract::log;
+use serde_json::json;
+
+use crate::invoke::{Outcome, invoke};
+
+/// A pull over a slow line takes minutes; only a stuck plugin takes longer than this.
+const CREATE_DEADLINE: Duration = Duration::from_secs(3600);
+
+/// Removing and measuring is local work.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// A plugin, and whether it is our own.
+pub(crate) type Choice = Option<(PathBuf, bool)>;
+
+#[derive(Debug, Clone)]
+struct Plugin {
+    program: PathBuf,
+    extra: Vec<OsString>,
+    is_ours: bool,
+}
+
+/// The image plugins of this server.
+#[derive(Debug)]
+pub(crate) struct ImagePlugins {
+    unprivileged: Option<Plugin>,
+    privileged: Option<Plugin>,
+    default_ids: IdMaps,
+}
+
+impl ImagePlugins {
+    /// Returns the two plugins with the arguments that come before their verbs.
+    pub(crate) fn new(
+        unprivileged: (Choice, &[String]),
+        privileged: (Choice, &[String]),
+        default_ids: IdMaps,
+    ) -> Self {
+        let plugin = |(choice, extra): (Choice, &[String])| {
+            choice.map(|(program, is_ours)| Plugin {
+                program,
+                extra: extra.iter().map(OsString::from).collect(),
+                is_ours,
+            })
+        };
+        Self { unprivileged: plugin(unprivileged), privileged: plugin(privileged), default_ids }
+    }
+
+    /// Makes the root filesystem of a container or pea. `ids` are the maps of an unprivileged
+    /// one; `None` is privileged.
+    ///
+    /// # Errors
+    /// In gdn's words, with all that the plugin printed.
+    pub(crate) async fn create(
+        &self,
+        handle: &Handle,
+        create: &Create,
+        ids: Option<&IdMaps>,
+    ) -> anyhow::Result<Fragment> {
+        if let Some(path) = raw_path(&create.uri) {
+            return Ok(Fragment { root: Root { path }, ..Fragment::default() });
+        }
+        let (plugin, kind) = match ids {
+            Some(_) => (&self.unprivileged, "image_plugin"),
+            None => (&self.privileged, "privileged_image_plugin"),
+        };
+        let Some(plugin) = plugin else {
+            match self.unprivileged.is_none() && self.privileged.is_none() {
+                true => bail!("no image plugin configured"),
+                false => bail!("creating create command: no {kind} provided"),
+            }
+        };
+        let mut args = plugin.extra.clone();
+        if let (true, Some(ids)) = (plugin.is_ours, ids) {
+            args.extend(mapping_flags(ids));
+        }
+        args.extend(create.argv(handle));
+        let outcome = invoke(&plugin.program, &args, &[], CREATE_DEADLINE).await?;
+        outcome.relog("image-plugin-create");
+        check(&outcome, "create")?;
+        serde_json::from_slice(&outcome.stdout).with_context(|| {
+            format!("parsing image plugin create: {}", String::from_utf8_lossy(&outcome.stdout))
+        })
+    }
+
+    /// Removes a root filesystem; one that was never made is no error. Both plugins are asked,
+    /// as gdn does, because nobody keeps which one made it.
+    ///
+    /// # Errors
+    /// In gdn's words.
+    pub(crate) async fn delete(&self, handle: &Handle) -> anyhow::Result<()> {
+        for plugin in self.distinct() {
+            let outcome = self.call(plugin, &["delete".into(), handle.as_str().into()]).await?;
+            outcome.relog("image-plugin-destroy");
+            check(&outcome, "destroy")?;
+        }
+        Ok(())
+    }
+
+    /// Returns how much room a root filesystem takes.
+    ///
+    /// # Errors
+    /// With the words of both plugins when neither knows it.
+    pub(crate) async fn stats(&self, handle: &Handle) -> anyhow::Result<DiskUsage> {
+        let mut complaints = Vec::new();
+        for plugin in self.distinct() {
+            let outcome = self.call(plugin, &["stats".into(), handle.as_str().into()]).await?;
+            match check(&outcome, "metrics") {
+                Ok(()) => {
+                    let stats: Stats =
+                        serde_json::from_slice(&outcome.stdout).context("parsing stats")?;
+                    return Ok(stats.disk_usage);
+                }
+                Err(error) => complaints.push(format!("{error:#}")),
+            }
+        }
+        bail!("image plugin returned these errors: {}", complaints.join("; "))
+    }
+
+    /// Returns how many bytes the store may use; `None` when no plugin tells.
+    pub(crate) async fn capacity(&self) -> Option<u64> {
+        let plugin = self.unprivileged.as_ref().or(self.privileged.as_ref())?;
+        let outcome = self.call(plugin, &["capacity".into()]).await.ok()?;
+        if let Err(error) = check(&outcome, "capacity") {
+            log::info("image-plugin-capacity", &json!({"error": format!("{error:#}")}));
+            return None;
+        }
+        let capacity: Capacity = serde_json::from_slice(&outcome.stdout).ok()?;
+        (capacity.capacity > 0).then_some(capacity.capacity)
+    }
+
+    /// The plugins, without asking the same one twice.
+    fn distinct(&self) -> impl Iterator<Item = &Plugin> {
+        let same = match (&self.unprivileged, &self.privileged) {
+            (Some(one), Some(other)) => one.program == other.program && one.extra == other.extra,
+            _ => false,
+        };
+        self.unprivileged.iter().chain(self.privileged.iter().filter(move |_| !same))
+    }
+
+    async fn call(&self, plugin: &Plugin, verb: &[OsString]) -> anyhow::Result<Outcome> {
+        let mut args = plugin.extra.clone();
+        if plugin.is_ours {
+            args.extend(mapping_flags(&self.default_ids));
+        }
+        args.extend_from_slice(verb);
+        invoke(&plugin.program, &args, &[], DEADLINE).await
+    }
+}
+
+fn mapping_flags(ids: &IdMaps) -> impl Iterator<Item = OsString> {
+    let of = |flag: &'static str, maps: &[guardian_contract::ids::IdMapping]| {
+        maps.iter().map(|map| (flag, map.to_string())).collect::<Vec<_>>()
+    };
+    let flags = [of("--uid-mapping", &ids.uid), of("--gid-mapping", &ids.gid)].concat();
+    flags.into_iter().flat_map(|(flag, map)| [OsString::from(flag), map.into()])
+}
+
+fn check(outcome: &Outcome, verb: &str) -> anyhow::Result<()> {
+    if outcome.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&outcome.stdout);
+    let said = match said.trim() {
+        "" => outcome.complaint(),
+        said => said.to_owned(),
+    };
+    bail!("running image plugin {verb}: {said}: {}", outcome.exit_text())
+}

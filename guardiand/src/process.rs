@@ -1,0 +1,275 @@
+//! One process of a container, as the server sees it: its output fanned out, its end awaited.
+//!
+//! The process itself is dadoo's. All that is kept here can be found again in its directory,
+//! which is what [`Process::adopt`] does after a restart.
+
+pub(crate) mod account;
+pub(crate) mod attach;
+pub(crate) mod fanout;
+pub(crate) mod jail;
+pub(crate) mod keeper;
+pub(crate) mod messages;
+pub(crate) mod spec;
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use guardian_contract::depot::Handle;
+use guardian_contract::garden::TtyWindow;
+use guardian_contract::log;
+use guardian_contract::process::{ProcessDir, WindowSize};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde_json::json;
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+
+use fanout::Fanout;
+
+/// One read of output. Two of a pipe's default capacity.
+const CHUNK_BYTES: usize = 128 * 1024;
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// With this exit code.
+    Code(i64),
+    /// Nobody knows how, and why not.
+    Unknown(String),
+}
+
+/// A process that runs, or ran until just now.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// Its name.
+    pub(crate) id: Handle,
+    /// Its standard output.
+    pub(crate) stdout: Fanout,
+    /// Its standard error.
+    pub(crate) stderr: Fanout,
+    dir: ProcessDir,
+    first_stdin: Mutex<Option<pipe::Sender>>,
+    ending: watch::Sender<Option<Ending>>,
+}
+
+/// Our ends of a process's FIFOs. They must be open without a gap from before dadoo opens its
+/// ends until the last byte is read: a FIFO that nobody holds forgets what is in it.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    stdin: pipe::Sender,
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+    exit: pipe::Receiver,
+}
+
+impl Pipes {
+    /// Opens our ends; never blocks.
+    ///
+    /// # Errors
+    /// When a FIFO is missing.
+    pub(crate) fn open(dir: &ProcessDir) -> io::Result<Self> {
+        let read = |fifo| pipe::OpenOptions::new().open_receiver(fifo);
+        Ok(Self {
+            stdin: open_stdin(dir)?,
+            stdout: read(dir.stdout())?,
+            stderr: read(dir.stderr())?,
+            exit: read(dir.exit())?,
+        })
+    }
+}
+
+/// Opened for both directions, as gdn does: a process that is just starting has not opened its
+/// end yet, and one that has closed it must not make writing an error.
+fn open_stdin(dir: &ProcessDir) -> io::Result<pipe::Sender> {
+    pipe::OpenOptions::new().read_write(true).open_sender(dir.stdin())
+}
+
+impl Process {
+    /// Begins to watch a process that dadoo has just started. Readers that must miss nothing
+    /// join before [`Process::watch`] is called.
+    pub(crate) fn started(id: Handle, dir: ProcessDir) -> Arc<Self> {
+        let (stdout, stderr) = (Fanout::keeping(), Fanout::keeping());
+        let (first_stdin, ending) = (Mutex::default(), watch::Sender::new(None));
+        Arc::new(Self { id, dir, stdout, stderr, first_stdin, ending })
+    }
+
+    /// Finds a process in its directory: one that runs is watched again, the end of one that
+    /// does not is read. `None` when there is no such process.
+    pub(crate) fn adopt(id: Handle, dir: ProcessDir, drain: Duration) -> Option<Arc<Self>> {
+        if !dir.exit().exists() && !dir.exitcode().exists() {
+            return None;
+        }
+        let process = Self::started(id, dir);
+        match Pipes::open(&process.dir) {
+            Ok(pipes) if keeper_is_alive(&process.dir.exit()) => process.watch(pipes, drain),
+            _ => process.end(read_ending(&process.dir)),
+        }
+        Some(process)
+    }
+
+    /// Reads output and awaits the end, from now on, in the background. The end is told once the
+    /// output was read, or `drain` after the process is gone.
+    pub(crate) fn watch(self: &Arc<Self>, pipes: Pipes, drain: Duration) {
+        *self.first_stdin.lock().unwrap_or_else(PoisonError::into_inner) = Some(pipes.stdin);
+        let process = Arc::clone(self);
+        tokio::spawn(async move {
+            let pumps = async {
+                tokio::join!(
+                    pump(pipes.stdout, &process.stdout),
+                    pump(pipes.stderr, &process.stderr)
+                )
+            };
+            tokio::pin!(pumps);
+            let mut is_drained = false;
+            let gone = keeper_gone(pipes.exit);
+            tokio::pin!(gone);
+            loop {
+                tokio::select! {
+                    _ = &mut pumps, if !is_drained => is_drained = true,
+                    () = &mut gone => break,
+                }
+            }
+            let ending = read_ending(&process.dir);
+            // A descendant may hold the output open for ever; its ancestor's end must not wait
+            // for that. What the process itself wrote is in the pipe by now, and is read first.
+            if !is_drained && tokio::time::timeout(drain, &mut pumps).await.is_err() {
+                log::info("output-held-open", &json!({"process": process.id.as_str()}));
+            }
+            process.end(ending);
+        });
+    }
+
+    fn end(&self, ending: Ending) {
+        self.stdout.end();
+        self.stderr.end();
+        self.first_stdin.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.ending.send_replace(Some(ending));
+    }
+
+    /// Returns how the process ended, waiting for it and for its output.
+    pub(crate) async fn ended(&self) -> Ending {
+        let mut ending = self.ending.subscribe();
+        let found = ending.wait_for(Option::is_some).await.map(|ending| (*ending).clone());
+        found.ok().flatten().unwrap_or_else(|| Ending::Unknown("server stops".into()))
+    }
+
+    /// Tells whether the end is known.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ending.borrow().is_some()
+    }
+
+    /// Opens a writer to the process's standard input; dropping the last one closes it.
+    ///
+    /// # Errors
+    /// When the FIFO is gone.
+    pub(crate) fn stdin(&self) -> io::Result<pipe::Sender> {
+        let first = self.first_stdin.lock().unwrap_or_else(PoisonError::into_inner).take();
+        first.map_or_else(|| open_stdin(&self.dir), Ok)
+    }
+
+    /// Sends a signal. A process that has ended is passed over.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let Some(pid) = self.pid() else { return };
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+        // dadoo is the parent and reaps only when it is about to end: while it lives, the pid is
+        // its process's. Checked after the pidfd is open, so nothing can slip in between.
+        if !self.has_ended() && keeper_is_alive(&self.dir.exit()) {
+            let _ = pidfd_send_signal(&pidfd, signal);
+        }
+    }
+
+    /// Tells the terminal's new size. Without a terminal nobody listens, and nothing happens.
+    pub(crate) fn resize(&self, size: TtyWindow) {
+        let size = WindowSize::from(size).or_default();
+        let Ok(mut line) = serde_json::to_vec(&size) else { return };
+        line.push(b'\n');
+        let flags =
+            rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
+        let opened = rustix::fs::open(self.dir.winsz(), flags, rustix::fs::Mode::empty());
+        if let Ok(fifo) = opened {
+            let _ = rustix::io::write(&fifo, &line);
+        }
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        let text = std::fs::read_to_string(self.dir.pidfile()).ok()?;
+        Pid::from_raw(text.trim().parse().ok()?)
+    }
+}
+
+/// Copies a FIFO into a fan-out until its last writer is gone.
+async fn pump(fifo: pipe::Receiver, fanout: &Fanout) {
+    if let Err(error) = copy(&fifo, fanout).await {
+        log::error("read-output", &json!({"error": error.to_string()}));
+    }
+    fanout.end();
+}
+
+async fn copy(receiver: &pipe::Receiver, fanout: &Fanout) -> io::Result<()> {
+    let mut buffer = BytesMut::new();
+    // The first read goes past tokio's readiness: epoll never reports a FIFO whose writers were
+    // all gone before we opened it.
+    let mut first = vec![0; CHUNK_BYTES];
+    match rustix::io::read(receiver, &mut first) {
+        Ok(0) => return Ok(()),
+        Ok(length) => fanout.push(bytes::Bytes::copy_from_slice(&first[..length])),
+        Err(rustix::io::Errno::AGAIN) => {}
+        Err(error) => return Err(error.into()),
+    }
+    drop(first);
+    loop {
+        receiver.readable().await?;
+        buffer.reserve(CHUNK_BYTES);
+        match receiver.try_read_buf(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => {
+                // A small piece would pin the whole buffer in the queue: copy it out.
+                let chunk = match length < CHUNK_BYTES / 4 {
+                    true => bytes::Bytes::copy_from_slice(&buffer.split()),
+                    false => buffer.split().freeze(),
+                };
+                fanout.push(chunk);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // Nothing at hand: an idle stream keeps no buffer.
+                buffer = BytesMut::new();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Waits until nobody holds the `exit` FIFO open any more.
+async fn keeper_gone(exit: pipe::Receiver) {
+    let mut byte = [0];
+    // As in `copy`: the first look goes past tokio.
+    while rustix::io::read(&exit, &mut byte) == Err(rustix::io::Errno::AGAIN) {
+        if exit.readable().await.is_err() || matches!(exit.try_read(&mut byte), Ok(0)) {
+            return;
+        }
+    }
+}
+
+/// Tells whether somebody holds the `exit` FIFO open: dadoo, while its process runs.
+fn keeper_is_alive(exit: &Path) -> bool {
+    let flags =
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
+    let opened = rustix::fs::open(exit, flags, rustix::fs::Mode::empty());
+    opened.is_ok_and(|fifo| rustix::io::read(&fifo, &mut [0]) == Err(rustix::io::Errno::AGAIN))
+}
+
+/// Reads the exit code that dadoo left, with gdn's words where there is none.
+fn read_ending(dir: &ProcessDir) -> Ending {
+    match std::fs::read_to_string(dir.exitcode()) {
+        Ok(text) if text.trim().is_empty() => Ending::Unknown("the exitcode file is empty".into()),
+        Ok(text) => match text.trim().parse() {
+            Ok(code) => Ending::Code(code),
+            Err(error) => Ending::Unknown(format!("failed to parse exit code: {error}")),
+        },
+        Err(error) => {
+            Ending::Unknown(format!("could not find the exitcode file for the process: {error}"))
+        }
+    }
+}

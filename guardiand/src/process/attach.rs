@@ -1,0 +1,127 @@
+//! Attachments: each run or attach connection has one, found again by its stream id when the
+//! client asks for the output.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use guardian_contract::log;
+use serde_json::json;
+
+use super::Process;
+use super::fanout::{Fanout, IDLE_LIMIT_BYTES, Ticket};
+
+/// How long output can still be asked for after the end, and how long all of it is kept for a
+/// client that has not asked yet: Garden's promise.
+const RETENTION: Duration = Duration::from_secs(60);
+
+/// Which output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// A client's hold on the output of a process.
+#[derive(Debug)]
+pub(crate) struct Attachment {
+    /// The stream id.
+    pub(crate) id: String,
+    /// The process.
+    pub(crate) process: Arc<Process>,
+    stdout: Ticket,
+    stderr: Ticket,
+}
+
+impl Attachment {
+    /// Returns one output and this attachment's place in it.
+    pub(crate) fn output(&self, output: Output) -> (&Fanout, Ticket) {
+        match output {
+            Output::Stdout => (&self.process.stdout, self.stdout),
+            Output::Stderr => (&self.process.stderr, self.stderr),
+        }
+    }
+
+    fn both(&self) -> [(&Fanout, Ticket); 2] {
+        [self.output(Output::Stdout), self.output(Output::Stderr)]
+    }
+}
+
+/// All attachments of this server, by stream id.
+#[derive(Debug, Default)]
+pub(crate) struct Attachments {
+    last_id: AtomicU64,
+    known: Mutex<HashMap<String, Arc<Attachment>>>,
+}
+
+impl Attachments {
+    /// Attaches to a process: from now on its output is kept for this attachment.
+    pub(crate) fn attach(self: &Arc<Self>, process: &Arc<Process>) -> Arc<Attachment> {
+        let id = (self.last_id.fetch_add(1, Ordering::Relaxed) + 1).to_string();
+        let attachment = Arc::new(Attachment {
+            id: id.clone(),
+            stdout: process.stdout.join(),
+            stderr: process.stderr.join(),
+            process: Arc::clone(process),
+        });
+        self.lock().insert(id, Arc::clone(&attachment));
+        let unasked = Arc::downgrade(&attachment);
+        tokio::spawn(async move {
+            tokio::time::sleep(RETENTION).await;
+            if let Some(attachment) = unasked.upgrade() {
+                attachment
+                    .both()
+                    .into_iter()
+                    .for_each(|(fanout, ticket)| fanout.shrink_unless_read(ticket));
+            }
+        });
+        attachment
+    }
+
+    /// Returns the attachment with this stream id.
+    pub(crate) fn find(&self, id: &str) -> Option<Arc<Attachment>> {
+        self.lock().get(id).cloned()
+    }
+
+    /// Ends an attachment whose client has heard the end, or has gone: readers get what is
+    /// queued. It can be found for a while longer.
+    pub(crate) fn finish(self: &Arc<Self>, attachment: &Arc<Attachment>) {
+        attachment.both().into_iter().for_each(|(fanout, ticket)| fanout.finish(ticket));
+        let (all, attachment) = (Arc::clone(self), Arc::clone(attachment));
+        tokio::spawn(async move {
+            tokio::time::sleep(RETENTION).await;
+            all.forget(&attachment);
+        });
+    }
+
+    /// Ends an attachment whose client has gone: nothing more is kept for it.
+    pub(crate) fn abandon(&self, attachment: &Attachment) {
+        attachment.both().into_iter().for_each(|(fanout, ticket)| fanout.finish(ticket));
+        self.forget(attachment);
+    }
+
+    fn forget(&self, attachment: &Attachment) {
+        self.lock().remove(&attachment.id);
+        let lost = attachment.both().map(|(fanout, ticket)| fanout.leave(ticket));
+        if lost != [0, 0] {
+            let data = json!({"process": attachment.process.id.as_str(), "bytes": lost});
+            log::info("slow-reader-lost-output", &data);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Attachment>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fanout {
+    /// Keeps less for a reader that has not read anything yet.
+    fn shrink_unless_read(&self, ticket: Ticket) {
+        if !self.has_read(ticket) {
+            self.set_limit(ticket, IDLE_LIMIT_BYTES);
+        }
+    }
+}

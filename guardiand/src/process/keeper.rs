@@ -1,0 +1,246 @@
+//! Starting a process: its directory, its FIFOs, its dadoo, and the news whether it runs.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context, bail};
+use command_fds::{CommandFdExt, FdMapping};
+use guardian_contract::depot::{Bundle, Handle};
+use guardian_contract::fault::{Fault, Kind};
+use guardian_contract::log;
+use guardian_contract::process::{ProcessDir, descriptor};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, chown, mkfifo};
+use rustix::pipe::{PipeFlags, pipe_with};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe;
+use tokio::process::{Child, Command};
+
+use super::Pipes;
+use crate::plugin::runtime::{Runtime, last_error_in};
+
+/// What is to be started.
+#[derive(Debug)]
+pub(crate) struct Start<'a> {
+    /// In which container.
+    pub(crate) bundle: &'a Bundle,
+    /// Under which name.
+    pub(crate) process_id: &'a Handle,
+    /// The OCI process object, as JSON.
+    pub(crate) process: Vec<u8>,
+    /// Whether it gets a terminal.
+    pub(crate) tty: bool,
+    /// Host ids of the FIFOs' owner: the container's root, as in gdn.
+    pub(crate) owner: (u32, u32),
+}
+
+/// Makes the process directory and its FIFOs, starts dadoo and waits until the runtime has
+/// started the process. On failure nothing is left. Returns our ends of its FIFOs.
+///
+/// # Errors
+/// `process ID 'x' already in use`; [`Kind::ExecutableNotFound`]; the runtime's own words.
+pub(crate) async fn start(
+    dadoo: &Path,
+    runtime: &Runtime,
+    start: Start<'_>,
+) -> anyhow::Result<Pipes> {
+    let dir = start.bundle.process(start.process_id);
+    make_dir(&start, &dir)?;
+    let started = match make_fifos(&dir, start.owner) {
+        Ok(()) => launch(dadoo, runtime, start, &dir).await,
+        Err(error) => Err(error),
+    };
+    if started.is_err() {
+        let _ = std::fs::remove_dir_all(dir.path());
+    }
+    started
+}
+
+fn make_dir(start: &Start<'_>, dir: &ProcessDir) -> anyhow::Result<()> {
+    guardian_contract::file::private_dir(&start.bundle.processes())?;
+    match DirBuilder::new().mode(0o700).create(dir.path()) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let text = format!("process ID '{}' already in use", start.process_id);
+            Err(Fault::exists(text).into())
+        }
+        made => made.with_context(|| format!("make directory {}", dir.path().display())),
+    }
+}
+
+fn make_fifos(dir: &ProcessDir, (uid, gid): (u32, u32)) -> anyhow::Result<()> {
+    for fifo in dir.fifos() {
+        mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR)
+            .and_then(|()| chown(&fifo, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))))
+            .with_context(|| format!("make FIFO {}", fifo.display()))?;
+    }
+    Ok(())
+}
+
+async fn launch(
+    dadoo: &Path,
+    runtime: &Runtime,
+    start: Start<'_>,
+    dir: &ProcessDir,
+) -> anyhow::Result<Pipes> {
+    let (runtime_exit, runtime_exit_write) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (runtime_log, runtime_log_write) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (sync, sync_write) = pipe_with(PipeFlags::CLOEXEC)?;
+    // Our ends of the FIFOs must be open before dadoo's blocking opens can return.
+    let pipes = Pipes::open(dir).context("open the process's FIFOs")?;
+    let log_path = start.bundle.dadoo_log(start.process_id);
+    let mut child = command(dadoo, runtime, &start, dir, &log_path)?
+        .fd_mappings(vec![
+            mapping(runtime_exit_write, descriptor::RUNTIME_EXIT),
+            mapping(runtime_log_write, descriptor::RUNTIME_LOG),
+            mapping(sync_write, descriptor::SYNC),
+        ])
+        .context("map dadoo's descriptors")?
+        .spawn()
+        .with_context(|| format!("exec {}", dadoo.display()))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        let process = start.process;
+        tokio::spawn(async move { stdin.write_all(&process).await });
+    }
+    reap(child, log_path.clone());
+    if read_byte(sync).await?.is_none() {
+        let said = std::fs::read_to_string(&log_path).unwrap_or_default();
+        bail!("dadoo ended before it held the process's FIFOs: {}", said.trim());
+    }
+    let mut log_text = Vec::new();
+    let mut log_pipe = pipe::Receiver::from_owned_fd(runtime_log)?;
+    let (exit, _) = tokio::join!(read_byte(runtime_exit), log_pipe.read_to_end(&mut log_text));
+    let last_error = last_error_in(&String::from_utf8_lossy(&log_text));
+    match exit? {
+        Some(0) => Ok(pipes),
+        Some(status) => Err(failure(status, &last_error).into()),
+        None => bail!("failed to read runc exit code: dadoo ended. {last_error}"),
+    }
+}
+
+fn command(
+    dadoo: &Path,
+    runtime: &Runtime,
+    start: &Start<'_>,
+    dir: &ProcessDir,
+    log_path: &Path,
+) -> anyhow::Result<Command> {
+    let log = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(log_path)
+        .with_context(|| format!("open {}", log_path.display()))?;
+    let mut command = Command::new(dadoo);
+    command.arg("-runc-root").arg(&runtime.root);
+    if start.tty {
+        command.arg("-tty");
+    }
+    command
+        .arg("exec")
+        .arg(&runtime.program)
+        .arg(dir.path())
+        .arg(start.bundle.handle().as_str())
+        .stdin(Stdio::piped())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .process_group(0);
+    Ok(command)
+}
+
+fn mapping(fd: OwnedFd, child_fd: i32) -> FdMapping {
+    FdMapping { parent_fd: fd, child_fd }
+}
+
+/// Collects dadoo in the background and moves what it printed into our log.
+fn reap(mut child: Child, log_path: std::path::PathBuf) {
+    tokio::spawn(async move {
+        let _ = child.wait().await;
+        if let Ok(text) = std::fs::read_to_string(&log_path)
+            && !text.trim().is_empty()
+        {
+            log::info("dadoo", &json!({"output": text.trim()}));
+        }
+        let _ = std::fs::remove_file(&log_path);
+    });
+}
+
+async fn read_byte(fd: OwnedFd) -> anyhow::Result<Option<u8>> {
+    let mut byte = [0];
+    let length = pipe::Receiver::from_owned_fd(fd)?.read(&mut byte).await?;
+    Ok((length == 1).then_some(byte[0]))
+}
+
+/// Says why the runtime did not start the process, in the words that Garden's clients look for.
+fn failure(status: u8, last_error: &str) -> Fault {
+    match missing_executable(last_error) {
+        Some(text) => Fault::new(Kind::ExecutableNotFound, text),
+        None => Fault::new(Kind::Failed, format!("runc exec: exit status {status}: {last_error}")),
+    }
+}
+
+/// Recognises a missing program in a runtime's error. runc says it in Go's words already; crun
+/// says ``executable file `x` not found``, which is put into the same words.
+fn missing_executable(error: &str) -> Option<String> {
+    let go = ["executable file not found in $PATH", ": no such file or directory"];
+    if error.contains("unable to start container process: exec: ") {
+        return go.iter().any(|words| error.ends_with(words)).then(|| error.to_owned());
+    }
+    let (_, rest) = error.split_once("executable file `")?;
+    let (name, rest) = rest.split_once('`')?;
+    if !rest.starts_with(" not found") {
+        return None;
+    }
+    let reason = match name.contains('/') {
+        true => format!("stat {name}: no such file or directory"),
+        false => "executable file not found in $PATH".into(),
+    };
+    let prefix = "exec failed: unable to start container process";
+    Some(format!("{prefix}: exec: \"{name}\": {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_is_recognised_from_both_runtimes() {
+        for (error, want) in [
+            (
+                "exec failed: unable to start container process: exec: \"foo\": executable file not found in $PATH",
+                Some(
+                    "exec failed: unable to start container process: exec: \"foo\": executable file not found in $PATH",
+                ),
+            ),
+            (
+                "exec failed: unable to start container process: exec: \"/x/y\": stat /x/y: no such file or directory",
+                Some(
+                    "exec failed: unable to start container process: exec: \"/x/y\": stat /x/y: no such file or directory",
+                ),
+            ),
+            (
+                "executable file `foo` not found in $PATH: No such file or directory",
+                Some(
+                    "exec failed: unable to start container process: exec: \"foo\": executable file not found in $PATH",
+                ),
+            ),
+            (
+                "executable file `/x/y` not found: No such file or directory",
+                Some(
+                    "exec failed: unable to start container process: exec: \"/x/y\": stat /x/y: no such file or directory",
+                ),
+            ),
+            (
+                "exec failed: unable to start container process: exec: \"/etc\": permission denied",
+                None,
+            ),
+            ("container not running", None),
+        ] {
+            assert_eq!(missing_executable(error).as_deref(), want, "{error}");
+        }
+    }
+}
