@@ -1,5 +1,7 @@
 //! Control groups of containers: found, read, emptied of directories. cgroups(7).
 
+pub(crate) mod hierarchies;
+
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

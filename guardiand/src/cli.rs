@@ -21,6 +21,20 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serve the Garden API until told to stop
     Server(Box<Server>),
+    /// Mount the control group hierarchies that containers need, as the server does when it starts
+    Setup(Setup),
+}
+
+/// Flags of `guardiand setup`.
+#[derive(Debug, Args)]
+pub(crate) struct Setup {
+    /// Drop log lines below this level (debug, info, error, fatal)
+    #[arg(long, value_enum, default_value = "info")]
+    pub(crate) log_level: Level,
+    #[arg(long, hide = true)]
+    pub(crate) tag: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) time_format: Option<String>,
 }
 
 /// Flags of `guardiand server`.
@@ -73,6 +87,9 @@ pub(crate) struct Listen {
     /// Close a connection whose request head is not complete in this time; 0 waits for ever
     #[arg(long, default_value = "0", value_parser = duration, value_name = "DURATION")]
     pub(crate) read_header_timeout: Duration,
+    /// Leave control groups as they are: `guardiand setup` was run
+    #[arg(long)]
+    pub(crate) skip_setup: bool,
     /// Tell several daemons on one host apart: part of link, table and cgroup names
     #[arg(long, default_value = "", value_parser = tag, hide_default_value = true)]
     pub(crate) tag: String,
@@ -262,8 +279,6 @@ pub(crate) struct Limits {
 #[derive(Debug, Args)]
 pub(crate) struct Ignored {
     #[arg(long, hide = true)]
-    pub(crate) skip_setup: bool,
-    #[arg(long, hide = true)]
     pub(crate) console_sockets_path: Option<PathBuf>,
     #[arg(long, hide = true)]
     pub(crate) assets_dir: Option<PathBuf>,
@@ -337,7 +352,7 @@ mod tests {
             "--skip-setup",
         ])
         .unwrap();
-        let Command::Server(server) = cli.command;
+        let Command::Server(server) = cli.command else { panic!("not the server") };
         assert_eq!(server.image.image_plugin_extra_arg, ["--store", "--config"]);
         assert_eq!(server.lifecycle.default_grace_time, Duration::from_secs(90));
     }

@@ -30,7 +30,13 @@ fn main() -> ExitCode {
     // gdn's log is on stdout, and so is ours.
     log::to_stdout();
     run_styled("guardian", FaultStyle::Text, cli::Cli::parse, |cli| {
-        let cli::Command::Server(flags) = cli.command;
+        let flags = match cli.command {
+            cli::Command::Server(flags) => flags,
+            cli::Command::Setup(flags) => {
+                log::set_level(flags.log_level);
+                return cgroup::hierarchies::mount_missing().map(|()| Answer::Silent);
+            }
+        };
         log::set_level(flags.log_level);
         // Two workers: the work is in the programs; more threads only cost memory.
         let runtime = tokio::runtime::Builder::new_multi_thread()

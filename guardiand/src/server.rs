@@ -36,6 +36,9 @@ pub(crate) async fn serve(flags: cli::Server) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let settings = Settings::resolve(flags).await?;
+    if !settings.flags.listen.skip_setup {
+        cgroup::hierarchies::mount_missing().context("set up control groups")?;
+    }
     let depot = settings.depot.path();
     guardian_contract::file::private_dir(depot)
         .with_context(|| format!("depot {}", depot.display()))?;

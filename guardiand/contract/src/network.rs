@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::garden::{NetIn, NetOutRule};
 
@@ -75,6 +75,7 @@ pub struct NetInRequest {
 
 /// What `net-out` reads.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NetOutRequest {
     /// The container's address.
     pub container_ip: String,
@@ -84,11 +85,20 @@ pub struct NetOutRequest {
 
 /// What `bulk-net-out` reads.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct BulkNetOutRequest {
     /// The container's address.
     pub container_ip: String,
-    /// The rules.
+    /// The rules; gdn writes `null` for none.
+    #[serde(deserialize_with = "or_default")]
     pub netout_rules: Vec<NetOutRule>,
+}
+
+/// Reads `null` as the default value.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// Returns the text of /etc/hosts.
@@ -232,5 +242,8 @@ mod tests {
             serde_json::to_string(&rules).unwrap(),
             r#"{"container_ip":"10.255.10.10","netout_rules":[{"protocol":1}]}"#
         );
+        let none = r#"{"container_ip":"10.255.10.10","netout_rules":null}"#;
+        let none: BulkNetOutRequest = serde_json::from_str(none).unwrap();
+        assert_eq!(none.netout_rules, []);
     }
 }
