@@ -1,0 +1,37 @@
+//! Where a container's cgroup is.
+
+use oci_spec::runtime::Spec;
+
+use super::linux;
+use crate::wanted::Wanted;
+
+/// Sets `linux.cgroupsPath`. The leading slash makes both runtimes take the path from the root of
+/// each hierarchy; without it runc counts from its own cgroup and crun from the root, so that
+/// nobody else could say where the container is.
+pub(super) fn apply(mut spec: Spec, wanted: &Wanted) -> anyhow::Result<Spec> {
+    let parent = match &wanted.options.tag {
+        Some(tag) => format!("garden-{tag}"),
+        None => "garden".to_owned(),
+    };
+    linux(&mut spec).set_cgroups_path(Some(format!("/{parent}/{}", wanted.handle).into()));
+    Ok(spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::fixture::{made_by, privileged, wanted};
+
+    #[test]
+    fn cgroups_are_beneath_the_installation_s_own() {
+        let mut tagged = wanted();
+        tagged.options.tag = Some("2".parse().unwrap());
+        for (wanted, want) in [
+            (wanted(), "/garden/web-1"),
+            (privileged(), "/garden/web-1"),
+            (tagged, "/garden-2/web-1"),
+        ] {
+            assert_eq!(made_by(apply, &wanted)["linux"]["cgroupsPath"], want);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What a container may use.
+
+use std::collections::HashMap;
+
+use guardian_contract::garden::Limits;
+use oci_spec::runtime::{
+    LinuxBlockIoBuilder, LinuxCpu, LinuxMemory, LinuxPids, LinuxPidsBuilder, Spec,
+};
+
+use super::resources;
+use crate::cli::Options;
+use crate::host::Cgroup;
+use crate::wanted::Wanted;
+
+/// The length of a quota's period.
+const PERIOD_US: u64 = 100_000;
+/// The smallest quota that the kernel takes (sched-bwc.rst).
+const QUOTA_MIN_US: u64 = 1000;
+/// The smallest and largest number of shares that v1 takes; runc fails on others.
+const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
+
+/// Sets `linux.resources` apart from devices. Zero means no limit, and no limit means no member:
+/// runc takes a zero for "not set", crun to the letter.
+pub(super) fn apply(mut spec: Spec, wanted: &Wanted) -> anyhow::Result<Spec> {
+    let (limits, options) = (&wanted.spec.limits, &wanted.options);
+    let limits_swap = wanted.host.can_limit_swap && !options.disable_swap_limit;
+    let shares = limits.cpu.shares();
+    let resources = resources(&mut spec);
+    resources.set_memory(memory(limits, limits_swap)).set_pids(pids(limits)?);
+    match wanted.host.cgroup {
+        Cgroup::V1 => resources.set_cpu(cpu_v1(shares, options)),
+        Cgroup::V2 => resources.set_unified(cpu_v2(shares, options)),
+    };
+    if options.default_container_blockio_weight > 0 {
+        let weight = options.default_container_blockio_weight;
+        resources.set_block_io(Some(LinuxBlockIoBuilder::default().weight(weight).build()?));
+    }
+    Ok(spec)
+}
+
+fn memory(limits: &Limits, limits_swap: bool) -> Option<LinuxMemory> {
+    let bytes = limits.memory.limit_in_bytes;
+    let bytes = (bytes > 0).then(|| i64::try_from(bytes).unwrap_or(i64::MAX))?;
+    let mut memory = LinuxMemory::default();
+    // The runtime spec's `swap` is memory and swap together: equal values leave no swap.
+    memory.set_limit(Some(bytes)).set_swap(limits_swap.then_some(bytes));
+    Some(memory)
+}
+
+fn pids(limits: &Limits) -> anyhow::Result<Option<LinuxPids>> {
+    if limits.pid.max == 0 {
+        return Ok(None);
+    }
+    let limit = i64::try_from(limits.pid.max).unwrap_or(i64::MAX);
+    Ok(Some(LinuxPidsBuilder::default().limit(limit).build()?))
+}
+
+fn cpu_v1(shares: u64, options: &Options) -> Option<LinuxCpu> {
+    let mut cpu = LinuxCpu::default();
+    cpu.set_shares((shares > 0).then(|| shares.clamp(*SHARES.start(), *SHARES.end())));
+    if let Some(quota) = quota_us(shares, options) {
+        cpu.set_quota(i64::try_from(quota).ok()).set_period(Some(PERIOD_US));
+    }
+    (cpu != LinuxCpu::default()).then_some(cpu)
+}
+
+fn cpu_v2(shares: u64, options: &Options) -> Option<HashMap<String, String>> {
+    let mut unified = HashMap::new();
+    if shares > 0 {
+        unified.insert("cpu.weight".to_owned(), weight(shares).to_string());
+    }
+    if let Some(quota) = quota_us(shares, options) {
+        unified.insert("cpu.max".to_owned(), format!("{quota} {PERIOD_US}"));
+    }
+    (!unified.is_empty()).then_some(unified)
+}
+
+fn quota_us(shares: u64, options: &Options) -> Option<u64> {
+    let quota = shares.saturating_mul(options.cpu_quota_per_share);
+    (quota > 0).then_some(quota.max(QUOTA_MIN_US))
+}
+
+/// Returns the weight (1 to 10000) that stands for so many shares (2 to 262144): runc's curve,
+/// which takes the default 1024 near to the default 100.
+fn weight(shares: u64) -> u64 {
+    match shares {
+        0..=2 => 1,
+        262_144.. => 10_000,
+        _ => {
+            let log = (shares as f64).log2();
+            10_f64.powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0).ceil() as u64
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::rules::fixture::{made_by, wanted};
+
+    fn resources_of(wanted: &Wanted) -> Value {
+        made_by(apply, wanted)["linux"]["resources"].clone()
+    }
+
+    #[test]
+    fn no_limit_is_no_member() {
+        assert_eq!(resources_of(&wanted()), json!({}));
+        let mut v2 = wanted();
+        v2.host.cgroup = Cgroup::V2;
+        assert_eq!(resources_of(&v2), json!({}));
+    }
+
+    #[test]
+    fn memory_and_pids() {
+        let mut wanted = wanted();
+        wanted.spec.limits.memory.limit_in_bytes = 64 << 20;
+        wanted.spec.limits.pid.max = 10;
+        let both = json!({"limit": 64 << 20, "swap": 64 << 20});
+        assert_eq!(resources_of(&wanted), json!({"memory": both, "pids": {"limit": 10}}));
+        wanted.options.disable_swap_limit = true;
+        assert_eq!(resources_of(&wanted)["memory"], json!({"limit": 64 << 20}));
+        wanted.options.disable_swap_limit = false;
+        wanted.host.can_limit_swap = false;
+        assert_eq!(resources_of(&wanted)["memory"], json!({"limit": 64 << 20}));
+        wanted.spec.limits.memory.limit_in_bytes = u64::MAX;
+        assert_eq!(resources_of(&wanted)["memory"]["limit"], i64::MAX);
+    }
+
+    #[test]
+    fn shares_on_v1() {
+        for (weight, legacy, want) in [(10, 0, 10), (0, 20, 20), (10, 20, 10), (1, 0, 2)] {
+            let mut wanted = wanted();
+            wanted.spec.limits.cpu.weight = weight;
+            wanted.spec.limits.cpu.limit_in_shares = legacy;
+            assert_eq!(resources_of(&wanted), json!({"cpu": {"shares": want}}));
+        }
+    }
+
+    #[test]
+    fn a_quota_follows_the_shares() {
+        for (per_share, want) in [(3, 1000), (100, 10_000)] {
+            let mut wanted = wanted();
+            wanted.spec.limits.cpu.weight = 100;
+            wanted.options.cpu_quota_per_share = per_share;
+            let cpu = json!({"shares": 100, "quota": want, "period": 100_000});
+            assert_eq!(resources_of(&wanted)["cpu"], cpu);
+            wanted.host.cgroup = Cgroup::V2;
+            let unified = json!({"cpu.weight": "17", "cpu.max": format!("{want} 100000")});
+            assert_eq!(resources_of(&wanted), json!({"unified": unified}));
+        }
+    }
+
+    #[test]
+    fn weights_are_runc_s() {
+        for (shares, want) in
+            [(1, 1), (2, 1), (10, 4), (100, 17), (123, 20), (1024, 100), (262_144, 10_000)]
+        {
+            assert_eq!(weight(shares), want, "{shares}");
+        }
+    }
+
+    #[test]
+    fn block_io() {
+        let mut wanted = wanted();
+        wanted.options.default_container_blockio_weight = 500;
+        assert_eq!(resources_of(&wanted), json!({"blockIO": {"weight": 500}}));
+    }
+}

@@ -1,0 +1,144 @@
+//! Which system calls an unprivileged container may make.
+
+use oci_spec::runtime::{
+    Arch, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompBuilder,
+    LinuxSeccompOperator, LinuxSyscall, LinuxSyscallBuilder, Spec,
+};
+
+use super::linux;
+use crate::wanted::Wanted;
+
+mod allowed;
+
+/// Every CLONE_NEW flag of clone(2). gdn forgets CLONE_NEWCGROUP.
+const CLONE_NEW: u64 = 0x7e02_0000;
+/// PER_LINUX, PER_LINUX32 and "tell me the current one" (personality(2)).
+const PERSONALITIES: [u64; 3] = [0x0, 0x8, 0xffff_ffff];
+/// ENOSYS, the same number on every architecture we name.
+const ENOSYS: u32 = 38;
+
+/// Sets `linux.seccomp`; what is not listed fails with EPERM. Privileged containers have no filter.
+pub(super) fn apply(mut spec: Spec, wanted: &Wanted) -> anyhow::Result<Spec> {
+    if wanted.spec.privileged {
+        return Ok(spec);
+    }
+    let mut seccomp = LinuxSeccompBuilder::default()
+        .default_action(LinuxSeccompAction::ScmpActErrno)
+        .syscalls(syscalls()?)
+        .build()?;
+    seccomp.set_architectures(architectures(wanted.host.arch));
+    linux(&mut spec).set_seccomp(Some(seccomp));
+    Ok(spec)
+}
+
+/// The host's architecture and those whose programs it can run too; `None` lets the runtime take
+/// the host's alone.
+fn architectures(host: &str) -> Option<Vec<Arch>> {
+    match host {
+        "x86_64" => Some(vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32]),
+        "aarch64" => Some(vec![Arch::ScmpArchAarch64, Arch::ScmpArchArm]),
+        _ => None,
+    }
+}
+
+fn syscalls() -> anyhow::Result<Vec<LinuxSyscall>> {
+    let names = allowed::GDN.split_whitespace().chain(allowed::MODERN.split_whitespace());
+    let mut syscalls = vec![allow(names, None)?];
+    // A new namespace would give a process all capabilities in it.
+    let no_namespace = argument(CLONE_NEW, LinuxSeccompOperator::ScmpCmpMaskedEq)?;
+    syscalls.push(allow(["clone"], Some(no_namespace))?);
+    // clone3 hides its flags in memory, where a filter can't look. libc falls back to clone when
+    // the call seems not to exist; EPERM it would take for an answer.
+    syscalls.push(
+        LinuxSyscallBuilder::default()
+            .names(["clone3".to_owned()])
+            .action(LinuxSeccompAction::ScmpActErrno)
+            .errno_ret(ENOSYS)
+            .build()?,
+    );
+    for personality in PERSONALITIES {
+        let is = argument(personality, LinuxSeccompOperator::ScmpCmpEq)?;
+        syscalls.push(allow(["personality"], Some(is))?);
+    }
+    Ok(syscalls)
+}
+
+fn allow<'a>(
+    names: impl IntoIterator<Item = &'a str>,
+    argument: Option<LinuxSeccompArg>,
+) -> anyhow::Result<LinuxSyscall> {
+    let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+    let mut syscall = LinuxSyscallBuilder::default()
+        .names(names)
+        .action(LinuxSeccompAction::ScmpActAllow)
+        .build()?;
+    syscall.set_args(argument.map(|argument| vec![argument]));
+    Ok(syscall)
+}
+
+/// A test of the call's first argument: that it is `value`, or has none of the bits of `value`.
+fn argument(value: u64, operator: LinuxSeccompOperator) -> anyhow::Result<LinuxSeccompArg> {
+    Ok(LinuxSeccompArgBuilder::default()
+        .index(0_usize)
+        .value(value)
+        .value_two(0_u64)
+        .op(operator)
+        .build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::rules::fixture::{made_by, privileged, wanted};
+
+    #[test]
+    fn dangerous_calls_are_not_listed_and_none_twice() {
+        let listed: Vec<&str> =
+            allowed::GDN.split_whitespace().chain(allowed::MODERN.split_whitespace()).collect();
+        let set: BTreeSet<&str> = listed.iter().copied().collect();
+        assert_eq!(set.len(), listed.len());
+        for absent in "mount umount2 unshare setns pivot_root keyctl add_key request_key bpf \
+            perf_event_open io_uring_setup io_uring_enter userfaultfd name_to_handle_at \
+            open_by_handle_at open_tree move_mount fsopen fsmount mount_setattr swapon reboot \
+            kexec_load init_module quotactl acct clock_settime settimeofday process_vm_readv \
+            process_vm_writev pidfd_getfd clone clone3 personality"
+            .split_whitespace()
+        {
+            assert!(!set.contains(absent), "{absent}");
+        }
+    }
+
+    #[test]
+    fn namespaces_can_t_be_made() {
+        let made = made_by(apply, &wanted());
+        let seccomp = &made["linux"]["seccomp"];
+        assert_eq!(seccomp["defaultAction"], "SCMP_ACT_ERRNO");
+        let rules = seccomp["syscalls"].as_array().unwrap();
+        assert_eq!(
+            rules[1..3],
+            [
+                json!({"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [
+                    {"index": 0, "value": 0x7e02_0000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]}),
+                json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}),
+            ]
+        );
+    }
+
+    #[test]
+    fn architectures_follow_the_host() {
+        for (arch, want) in [
+            ("x86_64", json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"])),
+            ("aarch64", json!(["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"])),
+            ("riscv64", Value::Null),
+        ] {
+            let mut wanted = wanted();
+            wanted.host.arch = arch;
+            assert_eq!(made_by(apply, &wanted)["linux"]["seccomp"]["architectures"], want);
+        }
+        assert_eq!(made_by(apply, &privileged())["linux"]["seccomp"], Value::Null);
+    }
+}
