@@ -50,7 +50,7 @@ async fn extract(
     (body, wire): (&mut Body, &mut Wire),
 ) -> anyhow::Result<()> {
     let place = [OsString::from(request.parameter("destination"))];
-    let mut child = nstar(guardian, container, request, &place)?
+    let mut child = nstar(guardian, container, request.parameter("user"), &place)?
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -121,7 +121,7 @@ pub(crate) async fn stream_out(
 
 fn archive(guardian: &Guardian, container: &Container, request: &Request) -> anyhow::Result<Child> {
     let place = split_source(request.parameter("source"));
-    nstar(guardian, container, request, &place)?
+    nstar(guardian, container, request.parameter("user"), &place)?
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -151,6 +151,24 @@ async fn send(
     Ok(())
 }
 
+/// Makes a directory and its parents in a container, the user's own: nothing is streamed in, but
+/// the place for it is made.
+///
+/// # Errors
+/// With nstar's words.
+pub(crate) async fn make_dir(
+    guardian: &Guardian,
+    container: &Container,
+    user: &str,
+    dir: &str,
+) -> anyhow::Result<()> {
+    let mut nstar = nstar(guardian, container, user, &[dir.into()])?;
+    let output = nstar.stdin(Stdio::null()).output().await.context("exec nstar")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "make working directory {dir}: {}", said.trim());
+    Ok(())
+}
+
 /// With a trailing slash, what is in the directory is meant; without, the thing itself.
 fn split_source(source: &str) -> [OsString; 2] {
     if source.ends_with('/') {
@@ -166,14 +184,11 @@ fn split_source(source: &str) -> [OsString; 2] {
 fn nstar(
     guardian: &Guardian,
     container: &Container,
-    request: &Request,
+    user: &str,
     place: &[OsString],
 ) -> anyhow::Result<Command> {
     let init = container.init().context("pid not found for container")?;
-    let user = match request.parameter("user") {
-        "" => "root",
-        user => user,
-    };
+    let user = if user.is_empty() { "root" } else { user };
     let mut command = Command::new(&guardian.settings.nstar);
     command
         .arg(&guardian.settings.flags.tools.tar_bin)

@@ -40,9 +40,11 @@ impl Guardian {
             );
             // One that fails to be taken back stays in the depot, hidden, and can be destroyed.
             container.set_phase(Phase::Destroying);
-            self.take_down(&container).await.unwrap_or_else(|failures| {
+            if let Err(failures) = self.take_down(&container).await {
                 log::error("create-failed-cleaningup.destroy-failed", &json!({"error": failures}));
-            });
+                let guardian = Arc::clone(self);
+                tokio::spawn(async move { guardian.persist(&container).await });
+            }
             return Err(api_error(&error));
         }
         container.set_phase(Phase::Live);

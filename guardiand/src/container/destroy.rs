@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use guardian_contract::depot::Init;
-use guardian_contract::garden::ApiError;
+use guardian_contract::garden::{ApiError, SERVICE_UNAVAILABLE};
 use guardian_contract::journal::{Mark, Operation};
 use guardian_contract::log;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -22,6 +22,12 @@ use crate::guardian::Guardian;
 /// go of it.
 const DEATH_SECONDS: i64 = 10;
 
+/// How long a destroy that failed rests before it is tried again.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long it rests in the end.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
 /// How long the keepers of processes may take to write down how those ended.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -33,15 +39,42 @@ impl Guardian {
     /// the container is still there and can be destroyed again.
     pub(crate) async fn destroy(self: &Arc<Self>, handle: &str) -> Result<(), ApiError> {
         let container = self.find_any(handle)?;
-        if container.phase() == Phase::Creating || !container.begin_destroy() {
+        if container.phase() == Phase::Creating {
+            let text = format!("container '{handle}' is still being created");
+            return Err(ApiError::typed(SERVICE_UNAVAILABLE, text));
+        }
+        if !container.begin_destroy() {
             return Err(ApiError::other("container already being destroyed"));
         }
         // The client going away must not leave half a container: the work is a task of its own.
         let guardian = Arc::clone(self);
-        let work = tokio::spawn(async move { guardian.take_down(&container).await });
+        let work = tokio::spawn(async move {
+            let result = guardian.take_down(&container).await;
+            if result.is_err() {
+                tokio::spawn(async move { guardian.persist(&container).await });
+            }
+            result
+        });
         match work.await {
             Ok(result) => result.map_err(ApiError::other),
             Err(error) => Err(ApiError::other(format!("destroy was cut off: {error}"))),
+        }
+    }
+
+    /// Goes on trying to destroy a container that could not be destroyed, less and less often: what
+    /// holds it (a dead file server, say) may come back. Nobody waits for this.
+    pub(crate) async fn persist(self: &Arc<Self>, container: &Arc<Container>) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            // Somebody else may have succeeded, or be at it.
+            if container.phase() != Phase::Broken || !container.begin_destroy() {
+                return;
+            }
+            if self.take_down(container).await.is_ok() {
+                return;
+            }
         }
     }
 

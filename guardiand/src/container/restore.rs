@@ -50,7 +50,10 @@ impl Guardian {
             let handle = container.handle().to_string();
             if self.take_down(&container).await.is_ok() {
                 log::info("start.clean-up-container.cleaned-up", &json!({"handle": handle}));
+                continue;
             }
+            let guardian = Arc::clone(self);
+            tokio::spawn(async move { guardian.persist(&container).await });
         }
     }
 

@@ -1,6 +1,5 @@
 //! Running a process in a container, and finding one that runs.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -12,10 +11,11 @@ use guardian_contract::log;
 use serde_json::json;
 
 use super::Container;
+use crate::files;
 use crate::guardian::Guardian;
-use crate::process::account::{self, Account};
+use crate::process::account;
 use crate::process::attach::Attachment;
-use crate::process::jail::{Jail, Owner};
+use crate::process::jail::Jail;
 use crate::process::{Process, keeper, spec};
 
 impl Guardian {
@@ -35,7 +35,11 @@ impl Guardian {
         };
         let tty = spec.tty.is_some();
         let prepared = Arc::clone(container);
-        let process = tokio::task::spawn_blocking(move || prepare(&prepared, &spec)).await??;
+        let Prepared { process, missing_dir } =
+            tokio::task::spawn_blocking(move || prepare(&prepared, &spec)).await??;
+        if let Some(missing) = missing_dir {
+            files::make_dir(self, container, &missing.user, &missing.dir).await?;
+        }
         let facts = container.facts()?;
         let owner = (host_id(&facts.uid_map, 0), host_id(&facts.gid_map, 0));
         let start = keeper::Start {
@@ -116,30 +120,33 @@ fn refuse(spec: &ProcessSpec) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Looks the user up, makes the working directory and builds the OCI process object. All of it
-/// touches the container's files, so it runs on a thread that may block.
-fn prepare(container: &Container, spec: &ProcessSpec) -> anyhow::Result<Vec<u8>> {
+/// A process as the runtime wants it, and what it lacks in the container.
+struct Prepared {
+    process: Vec<u8>,
+    missing_dir: Option<MissingDir>,
+}
+
+/// A working directory that is to be made first.
+struct MissingDir {
+    user: String,
+    dir: String,
+}
+
+/// Looks the user up and builds the OCI process object. That reads the container's files, so it
+/// runs on a thread that may block.
+fn prepare(container: &Container, spec: &ProcessSpec) -> anyhow::Result<Prepared> {
     let facts = container.facts()?;
     let jail = Jail::of(container.init()?.pid)?;
-    let account =
-        account::resolve(&spec.user, &jail.text("/etc/passwd")?, &jail.text("/etc/group")?)?;
+    let (passwd, group) = (jail.text("/etc/passwd")?, jail.text("/etc/group")?);
+    let account = account::resolve(&spec.user, &passwd, &group)?;
     let dir = match spec.dir.as_str() {
         "" => account.home.clone(),
         dir => dir.to_owned(),
     };
-    make_dir(&jail, &dir, &account, container)?;
+    let missing_dir = jail
+        .lacks(&dir)
+        .then(|| MissingDir { user: format!("{}:{}", account.uid, account.gid), dir: dir.clone() });
     let process = spec::build(spec, facts, &account, &dir)?;
-    serde_json::to_vec(&process).context("encode the OCI process")
-}
-
-fn make_dir(
-    jail: &Jail,
-    dir: &str,
-    account: &Account,
-    container: &Container,
-) -> anyhow::Result<()> {
-    let facts = container.facts()?;
-    let (uid_map, gid_map) = (facts.uid_map.as_slice(), facts.gid_map.as_slice());
-    let owner = Owner { uid: account.uid, gid: account.gid, uid_map, gid_map };
-    jail.make_dirs(Path::new(dir), owner)
+    let process = serde_json::to_vec(&process).context("encode the OCI process")?;
+    Ok(Prepared { process, missing_dir })
 }

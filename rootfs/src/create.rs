@@ -1,0 +1,126 @@
+//! `rootfs create`: an image's layers, a writable directory over them, one mount.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use guardian_contract::depot::{Handle, ImageProcess, Root};
+use guardian_contract::fault::Fault;
+use guardian_contract::ids::IdMaps;
+use guardian_contract::image::Fragment;
+
+use crate::disk;
+use crate::image::{Image, Info};
+use crate::overlay::{Overlay, Way};
+use crate::owner::Owner;
+use crate::source::{self, Source};
+use crate::store::Store;
+
+/// How much a container may write.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Limit {
+    /// Bytes; 0 is no limit.
+    pub(crate) bytes: u64,
+    /// Whether only the container's own writes count, and not its image.
+    pub(crate) is_exclusive: bool,
+}
+
+impl Limit {
+    /// Bytes that a layer may take.
+    fn room(self) -> u64 {
+        if self.bytes == 0 || self.is_exclusive { u64::MAX } else { self.bytes }
+    }
+
+    /// Bytes that the container may write beside its image; 0 is no limit.
+    fn of_writes(self, image_bytes: u64) -> anyhow::Result<u64> {
+        if self.bytes == 0 || self.is_exclusive {
+            return Ok(self.bytes);
+        }
+        let left = self.bytes.checked_sub(image_bytes).filter(|left| *left > 0);
+        left.ok_or_else(|| Fault::invalid("disk limit is smaller than volume size").into())
+    }
+}
+
+/// How the root filesystem is to be shown to its container.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Show {
+    /// The container's id maps; empty ones for a privileged container.
+    pub(crate) maps: IdMaps,
+    /// The only way of mapping to try.
+    pub(crate) way: Option<Way>,
+}
+
+/// Makes the image `id` from `source` and returns what its container needs of it.
+///
+/// # Errors
+/// `Exists` for a known id; otherwise whatever is wrong with the image, and nothing is left of it.
+pub(crate) fn create(
+    store: &Store,
+    source: &Source,
+    id: &Handle,
+    show: &Show,
+    limit: Limit,
+) -> anyhow::Result<Fragment> {
+    if let Source::Raw(path) = source {
+        return raw(path.clone());
+    }
+    let found = source.image()?;
+    store.create()?;
+    let image = Image::claim(store, id)?;
+    match fill(store, &image, &found, show, limit) {
+        Ok(()) => Ok(fragment(image.merged(), found.env)),
+        Err(error) => {
+            let left = image.delete(store);
+            Err(left.err().map_or(error, |left| left.context("clean up after a failure")))
+        }
+    }
+}
+
+fn fill(
+    store: &Store,
+    image: &Image,
+    found: &source::Image,
+    show: &Show,
+    limit: Limit,
+) -> anyhow::Result<()> {
+    let mut info = Info::default();
+    for (at, layer) in found.layers.iter().enumerate() {
+        info.image_bytes += layer.ensure(store, &found.layers[..at], limit.room())?.size;
+        info.layers.insert(0, layer.chain_id.clone());
+    }
+    info.limit_bytes = limit.of_writes(info.image_bytes)?;
+    if info.limit_bytes > 0 {
+        disk::create(image, info.limit_bytes)?;
+    }
+    let writes = image.writes();
+    let top = info.layers.first().context("image without layers")?;
+    image.give_to(Owner::root_of(&show.maps)?)?;
+    image.prepare(&store.layer(top))?;
+    let layers = store.layers();
+    let merged = image.merged();
+    Overlay {
+        layers: &layers,
+        lower: &info.layers,
+        writes: &writes,
+        merged: &merged,
+        maps: &show.maps,
+        way: show.way,
+    }
+    .mount()?;
+    if info.limit_bytes > 0 {
+        // The overlay holds the filesystem; its own mount has done its work.
+        crate::overlay::unmount(&writes)?;
+    }
+    image.finish(&info)
+}
+
+/// A directory is used as it is: nothing to make, and so nothing to delete.
+fn raw(path: PathBuf) -> anyhow::Result<Fragment> {
+    if !path.is_dir() {
+        return Err(Fault::not_found(format!("no directory {}", path.display())).into());
+    }
+    Ok(fragment(path, Vec::new()))
+}
+
+fn fragment(path: PathBuf, env: Vec<String>) -> Fragment {
+    Fragment { root: Root { path }, process: ImageProcess { env }, ..Fragment::default() }
+}

@@ -1,0 +1,79 @@
+//! A limit on what a container writes: its own filesystem in a sparse file.
+//!
+//! The loop device frees itself with the last mount (`LO_FLAGS_AUTOCLEAR`, set by mount(8)), and
+//! the last mount is the overlay's, which is invisible; so nothing is left that could leak.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use guardian_contract::file::private_dir;
+
+use crate::image::Image;
+
+const BLOCK: u64 = 4096;
+/// Blocks that one group's bitmap can tell of.
+const GROUP: u64 = 8 * BLOCK;
+const INODE: u64 = 256;
+/// One inode for so many bytes, as mke2fs.conf(5) has it.
+const BYTES_PER_INODE: u64 = 16384;
+/// What an empty one has in use: the root, lost+found, upper, work and what overlay makes there.
+const OWN: u64 = 10 * BLOCK;
+/// grootfs raises smaller limits to this; a filesystem needs some room to be one.
+const MINIMUM: u64 = 256 * 1024;
+
+/// Makes the filesystem and mounts it where the container's writes go.
+///
+/// # Errors
+/// When a tool is missing or fails, with what it said.
+pub(crate) fn create(image: &Image, limit_bytes: u64) -> anyhow::Result<()> {
+    let disk = image.disk();
+    let (size, inodes) = geometry(limit_bytes.max(MINIMUM));
+    let file = File::create(&disk).context("make disk file")?;
+    file.set_len(size).context("set size of disk file")?;
+    let mount_point = image.writes();
+    private_dir(&mount_point)?;
+    let mut mkfs = Command::new("mkfs.ext4");
+    // No journal: a crash ends the container. No reserve: root in the container is no host's root.
+    mkfs.args(["-q", "-F", "-m", "0", "-b", "4096", "-I", "256", "-N", &inodes.to_string()]);
+    mkfs.args(["-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard"]);
+    run(mkfs.arg(&disk))?;
+    let mut mount = Command::new("mount");
+    mount.args(["-n", "-t", "ext4", "-o", "loop,noatime"]).arg(&disk).arg(&mount_point);
+    run(&mut mount)
+}
+
+/// Returns how many bytes the content of a limited filesystem takes: overlay answers statfs(2) for
+/// its upper directory.
+///
+/// # Errors
+/// When it can't be looked at.
+pub(crate) fn used(merged: &Path) -> anyhow::Result<u64> {
+    let filesystem = rustix::fs::statvfs(merged).context("look at the image's filesystem")?;
+    let used = filesystem.f_blocks.saturating_sub(filesystem.f_bfree) * filesystem.f_frsize;
+    Ok(used.saturating_sub(OWN))
+}
+
+/// Returns size and number of inodes of a filesystem that has `room` bytes left for content.
+fn geometry(room: u64) -> (u64, u64) {
+    // Tables round up to whole blocks in each group, so inodes are counted per group.
+    let groups = room.div_ceil(GROUP * BLOCK).max(1);
+    let per_group = (room / BYTES_PER_INODE / groups).max(512).next_multiple_of(16);
+    let table = (per_group * INODE).div_ceil(BLOCK);
+    // Superblock, descriptors and two bitmaps for each group; the root and lost+found.
+    let descriptors = (groups * 64).div_ceil(BLOCK);
+    let overhead = groups * (table + 2 + 1 + descriptors) + 8;
+    (room.next_multiple_of(BLOCK) + overhead * BLOCK, groups * per_group)
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command
+        .output()
+        .with_context(|| format!("disk limits need {name}, which can't be started"))?;
+    if !output.status.success() {
+        bail!("{name}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}

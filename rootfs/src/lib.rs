@@ -1,0 +1,34 @@
+//! Root filesystems for containers. Three programs share this body:
+//!
+//! | program | work |
+//! | --- | --- |
+//! | `rootfs` | the image plugin: images → layers in a store → one overlay mount per container |
+//! | `ocitar` | a directory → a layer archive, and back |
+//! | `nstar` | streams an archive into and out of a running container |
+//!
+//! What they share is the archive ([`mod@archive`]), taking it apart onto a disk (`unpack`) and
+//! making one (`pack`).
+
+mod archive;
+mod beneath;
+pub mod cli;
+mod create;
+mod digest;
+mod disk;
+mod image;
+mod layer;
+mod layout;
+pub mod nstar;
+pub mod ocitar;
+mod overlay;
+mod owner;
+mod pack;
+mod remove;
+mod source;
+mod stats;
+mod store;
+mod sys;
+mod unpack;
+mod usage;
+mod userns;
+mod xattr;

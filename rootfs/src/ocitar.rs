@@ -1,0 +1,137 @@
+//! `ocitar`: a directory → an OCI layer archive on stdout, and a layer archive on stdin → a
+//! directory.
+//!
+//! stdout belongs to the archive, so a failure is told on stderr, and so are the digests.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use guardian_contract::file::replace_json;
+use guardian_contract::run::Answer;
+use serde::Serialize;
+
+use crate::beneath::Beneath;
+use crate::digest::Hashed;
+use crate::layer;
+use crate::pack::{Packer, Purpose};
+use crate::unpack::Unpacker;
+
+const BUFFER: usize = 256 * 1024;
+
+/// Make and take apart layers of OCI images
+#[derive(Debug, Parser)]
+#[command(name = "ocitar", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Write a directory to stdout as a layer; digests go to stderr
+    Create {
+        /// Compress the layer
+        #[arg(long)]
+        gzip: bool,
+        /// Write the digests to this file instead of stderr
+        #[arg(long, value_name = "FILE")]
+        digest_file: Option<PathBuf>,
+        /// What becomes the layer's root
+        directory: PathBuf,
+    },
+    /// Unpack a layer from stdin, plain or gzip, with overlay's whiteouts
+    Extract {
+        /// What is to hold the layer; made when it is missing
+        directory: PathBuf,
+    },
+}
+
+/// What is told of a layer that was made.
+#[derive(Debug, Serialize)]
+struct Digests {
+    /// Of what was written.
+    digest: String,
+    /// Of the archive before compression.
+    diff_id: String,
+    /// Bytes written.
+    size: u64,
+}
+
+/// Runs the verb; a failure is told on stderr.
+///
+/// # Errors
+/// None; the exit code tells.
+pub fn run(cli: Cli) -> anyhow::Result<Answer> {
+    let done = match cli.verb {
+        Verb::Create { gzip, digest_file, directory } => {
+            create(&directory, gzip).and_then(|digests| tell(&digests, digest_file.as_deref()))
+        }
+        Verb::Extract { directory } => extract(&directory),
+    };
+    match done {
+        Ok(()) => Ok(Answer::Silent),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "ocitar: {error:#}");
+            Ok(Answer::Exit(1))
+        }
+    }
+}
+
+fn create(directory: &Path, is_packed: bool) -> anyhow::Result<Digests> {
+    let root = Beneath::without_links(layer::open_directory(directory)?);
+    let stdout = File::from(std::io::stdout().as_fd().try_clone_to_owned().context("open stdout")?);
+    let output = BufWriter::with_capacity(BUFFER, Hashed::new(stdout));
+    if is_packed {
+        let encoder = GzEncoder::new(output, Compression::default());
+        let (encoder, diff_id, _) = pack(root, encoder)?;
+        let output = encoder.finish().context("write layer")?;
+        let (digest, size) = finish(output)?;
+        return Ok(Digests { digest: named(&digest), diff_id: named(&diff_id), size });
+    }
+    let (output, diff_id, _) = pack(root, output)?;
+    let (digest, size) = finish(output)?;
+    Ok(Digests { digest: named(&digest), diff_id: named(&diff_id), size })
+}
+
+fn pack<W: Write>(root: Beneath, output: W) -> anyhow::Result<(W, String, u64)> {
+    let output = BufWriter::with_capacity(BUFFER, Hashed::new(output));
+    let (output, failed) = Packer::new(root, Purpose::Layer, output).run(".".as_ref())?;
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
+    }
+    let output = output.into_inner().map_err(|error| error.into_error()).context("write layer")?;
+    Ok(output.into_parts())
+}
+
+fn finish(output: BufWriter<Hashed<File>>) -> anyhow::Result<(String, u64)> {
+    let output = output.into_inner().map_err(|error| error.into_error()).context("write layer")?;
+    Ok(output.finish())
+}
+
+fn named(digest: &str) -> String {
+    format!("sha256:{digest}")
+}
+
+fn tell(digests: &Digests, file: Option<&Path>) -> anyhow::Result<()> {
+    match file {
+        Some(file) => replace_json(file, digests),
+        None => {
+            let text = serde_json::to_string(digests)?;
+            writeln!(std::io::stderr(), "{text}").context("write digests")
+        }
+    }
+}
+
+fn extract(directory: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("make directory {}", directory.display()))?;
+    let root = layer::open_directory(directory)?;
+    let stdin = File::from(std::io::stdin().as_fd().try_clone_to_owned().context("open stdin")?);
+    layer::unpack_stream(stdin, Unpacker::layer(root, &[], u64::MAX))
+}

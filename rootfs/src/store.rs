@@ -1,0 +1,159 @@
+//! The store's layout on disk. Every path below it is made here and nowhere else.
+//!
+//! ```text
+//! STORE/                    0711, as is images
+//! STORE/layers/CHAIN        an unpacked layer; owners as in the image
+//! STORE/meta/CHAIN.json     its size
+//! STORE/images/ID/          0700, owned by the container's root: rootfs (the merged tree),
+//!                           writes/upper, writes/work, info.json
+//! STORE/locks/CHAIN         held while the layer is unpacked
+//! STORE/partial/CHAIN       a layer being unpacked, or what a dead process left of it
+//! STORE/trash/…             images being removed, or what a dead process left of them
+//! ```
+
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use guardian_contract::depot::Handle;
+use guardian_contract::fault::Fault;
+use guardian_contract::file::{lock, private_dir};
+
+const DIRECTORIES: [&str; 6] = ["layers", "meta", "images", "locks", "partial", "trash"];
+
+/// An image store.
+#[derive(Debug, Clone)]
+pub(crate) struct Store(PathBuf);
+
+impl Store {
+    /// Returns the store at `path`; nothing is touched yet.
+    ///
+    /// # Errors
+    /// When a relative path can't be made absolute.
+    pub(crate) fn at(path: &Path) -> anyhow::Result<Self> {
+        Ok(Self(std::path::absolute(path).context("find the store")?))
+    }
+
+    /// Makes the store where it is missing. An image's set-id programs are not for the host's
+    /// users, so layers are root's alone; but a runtime looks for the container's root filesystem
+    /// with the rights of that container's root, so it must get as far as to its own image.
+    ///
+    /// # Errors
+    /// When a directory can't be made.
+    pub(crate) fn create(&self) -> anyhow::Result<()> {
+        // Opened up last, so that its mode says that all is there.
+        let images = std::fs::metadata(self.images());
+        if images.is_ok_and(|stat| stat.permissions().mode() & 0o777 == 0o711) {
+            return Ok(());
+        }
+        // Parents with the usual mode: a container's root must get through them, too.
+        if let Some(parent) = self.0.parent() {
+            std::fs::create_dir_all(parent)
+                .with_context(|| format!("make directory {}", parent.display()))?;
+        }
+        private_dir(&self.0)?;
+        for directory in DIRECTORIES {
+            private_dir(&self.path(directory))?;
+        }
+        for passage in [&self.0, &self.images()] {
+            std::fs::set_permissions(passage, Permissions::from_mode(0o711))
+                .with_context(|| format!("set mode of {}", passage.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Tells whether there is a store.
+    pub(crate) fn exists(&self) -> bool {
+        self.path("images").is_dir()
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.path("layers")
+    }
+
+    pub(crate) fn layer(&self, chain_id: &str) -> PathBuf {
+        self.layers().join(chain_id)
+    }
+
+    pub(crate) fn meta(&self, chain_id: &str) -> PathBuf {
+        self.path("meta").join(format!("{chain_id}.json"))
+    }
+
+    pub(crate) fn partial(&self) -> PathBuf {
+        self.path("partial")
+    }
+
+    pub(crate) fn trash(&self) -> PathBuf {
+        self.path("trash")
+    }
+
+    pub(crate) fn images(&self) -> PathBuf {
+        self.path("images")
+    }
+
+    pub(crate) fn image(&self, id: &Handle) -> PathBuf {
+        self.images().join(id.as_str())
+    }
+
+    /// Waits for the lock of one layer; the kernel frees it when its holder dies.
+    ///
+    /// # Errors
+    /// When the lock's file can't be made.
+    pub(crate) fn lock_layer(&self, chain_id: &str) -> anyhow::Result<File> {
+        lock(&self.path("locks").join(chain_id))
+    }
+
+    /// Lists images, sorted. A missing store is an error, as in grootfs.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub(crate) fn list(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let images = self.images();
+        let entries = std::fs::read_dir(&images).map_err(|error| {
+            Fault::not_found(format!(
+                "Store path is not initialized ({}): {error}",
+                images.display()
+            ))
+        })?;
+        let mut paths = Vec::new();
+        for entry in entries {
+            paths.push(entry.context("read the store")?.path());
+        }
+        paths.sort();
+        Ok(paths)
+    }
+
+    /// Returns the id of an image that is named by id or by path; `None` for a path elsewhere.
+    ///
+    /// # Errors
+    /// When it can't be an id.
+    pub(crate) fn id(&self, name: &str) -> anyhow::Result<Option<Handle>> {
+        match name.starts_with('/') {
+            true => match Path::new(name).strip_prefix(self.images()) {
+                Ok(id) => Ok(Some(parse_id(&id.to_string_lossy())?)),
+                Err(_) => Ok(None),
+            },
+            false => Ok(Some(parse_id(name)?)),
+        }
+    }
+
+    fn path(&self, directory: &str) -> PathBuf {
+        self.0.join(directory)
+    }
+}
+
+/// Parses an image's id, with grootfs' words for the mistake it knows.
+///
+/// # Errors
+/// When it can't be an id.
+pub(crate) fn parse_id(text: &str) -> anyhow::Result<Handle> {
+    if text.contains('/') {
+        return Err(Fault::invalid(format!("id `{text}` contains invalid characters: `/`")).into());
+    }
+    Ok(text.parse::<Handle>()?)
+}

@@ -1,0 +1,19 @@
+//! `rootfs`, `ocitar` and `nstar` on the real kernel, with real containers.
+//!
+//! Needs root, a static busybox and runc; what is missing is said by name and skipped.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says what it skipped"
+)]
+
+#[path = "rootfs/bench.rs"]
+mod bench;
+#[path = "rootfs/container.rs"]
+mod container;
+#[path = "rootfs/layout.rs"]
+mod layout;
+#[path = "rootfs/nstar.rs"]
+mod nstar;
+#[path = "rootfs/store.rs"]
+mod store;
