@@ -1,3 +1,22 @@
-//! The netsetup program.
+//! The netsetup program: containers' links, addresses, port mappings and outbound rules.
 
-fn main() {}
+mod address;
+mod cli;
+mod host;
+mod lease;
+mod link;
+mod name;
+mod net_out_rule;
+mod netlink;
+mod netns;
+mod nft;
+mod port;
+mod resolver;
+mod ruleset;
+mod state;
+mod subnet;
+mod verb;
+
+fn main() -> std::process::ExitCode {
+    guardian_contract::run::run("netsetup", verb::run)
+}

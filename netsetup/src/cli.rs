@@ -1,0 +1,186 @@
+//! The command line: gdn's plugin form, and what a person types.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use guardian_contract::depot::Handle;
+use guardian_contract::log::Level;
+
+use crate::subnet::Subnet;
+
+const EXAMPLES: &str = "\
+Actions (JSON on stdin, JSON on stdout):
+  setup         prepare the host, answer {\"external_ip\",\"capacity\",\"mtu\"}; safe to repeat
+  up            {\"Pid\":N,\"Properties\":{},\"network\":\"\",\"netin\":[],\"netout_rules\":[]}
+  down          null; succeeds for a handle never seen
+  net-in        {\"HostIP\":\"\",\"HostPort\":0,\"ContainerIP\":\"\",\"ContainerPort\":8080}
+  net-out       {\"container_ip\":\"\",\"netout_rule\":{\"protocol\":1,\"ports\":[{\"start\":443}]}}
+  bulk-net-out  {\"container_ip\":\"\",\"netout_rules\":[...]}
+
+Examples:
+  unshare -n sleep 1000 &
+  echo '{\"Pid\":'$!'}' | netsetup --action up --handle web-1
+  echo '{\"ContainerPort\":8080}' | netsetup --action net-in --handle web-1
+  netsetup list
+  echo null | netsetup --action down --handle web-1
+
+Exit status: 0 done, 1 failed (a JSON fault on stdout), 2 wrong usage.";
+
+/// Give containers a network: links, addresses, port mappings, outbound rules.
+///
+/// Called by guardiand, or by gdn as its --network-plugin, or by hand. Links are made by netlink;
+/// rules live in one nftables table of our own (guardian, or guardian-T with --tag T). No foreign
+/// rule is touched, and neither ip nor iptables is needed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "netsetup",
+    version,
+    after_help = EXAMPLES,
+    arg_required_else_help = true,
+    args_override_self = true,
+    subcommand_negates_reqs = true
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    /// What to do, plugin form
+    #[arg(long, value_enum, required = true)]
+    pub(crate) action: Option<Action>,
+    /// Whom to do it for; every action but setup wants one
+    #[arg(long, required_if_eq_any = [
+        ("action", "up"), ("action", "down"), ("action", "net-in"), ("action", "net-out"),
+        ("action", "bulk-net-out"),
+    ])]
+    pub(crate) handle: Option<Handle>,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// The plugin's actions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Action {
+    /// Prepare the host
+    Setup,
+    /// Connect a container
+    Up,
+    /// Undo all that was done for a container
+    Down,
+    /// Map a host port to a container's
+    NetIn,
+    /// Let some of a container's traffic out
+    NetOut,
+    /// The same with many rules in one transaction
+    BulkNetOut,
+}
+
+/// What a person asks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the containers that have a network
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Finish a down in the background; down calls this
+    #[command(hide = true)]
+    Reap {
+        /// The container
+        handle: Handle,
+    },
+    /// Show what one container has
+    Show {
+        /// The container
+        handle: Handle,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What is the same for all containers; the names are gdn's.
+#[derive(Debug, Args)]
+pub(crate) struct Settings {
+    /// Where containers without a network of their own choice get their /30 from
+    #[arg(long, global = true, value_name = "CIDR", default_value = "10.254.0.0/22")]
+    pub(crate) network_pool: Subnet,
+    /// Let containers talk to the host
+    #[arg(long, global = true)]
+    pub(crate) allow_host_access: bool,
+    /// Refuse containers' traffic to this network; repeatable
+    #[arg(long = "deny-network", global = true, value_name = "CIDR")]
+    pub(crate) deny_networks: Vec<Subnet>,
+    /// The host's address for mapped ports [default: the one the host leaves by]
+    #[arg(long, global = true, value_name = "IP")]
+    pub(crate) external_ip: Option<Ipv4Addr>,
+    /// MTU of containers' links; 0 means that of the link with the external IP, 1500 at most
+    #[arg(long, global = true, value_name = "N", default_value_t = 0)]
+    pub(crate) mtu: u32,
+    /// The first port of the pool of host ports
+    #[arg(long, global = true, value_name = "PORT", default_value_t = 61001)]
+    pub(crate) port_pool_start: u16,
+    /// How many ports the pool has
+    #[arg(long, global = true, value_name = "N", default_value_t = 4534)]
+    pub(crate) port_pool_size: u16,
+    /// Accepted because gdn has it; the pool is kept in the state directory
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) port_pool_properties_path: Option<PathBuf>,
+    /// One letter or digit that tells this daemon's names from another's
+    #[arg(long, global = true, value_name = "T", default_value = "", hide_default_value = true,
+          value_parser = parse_tag)]
+    pub(crate) tag: String,
+    /// Where leases and pools are kept; one directory for each daemon
+    #[arg(long, global = true, value_name = "DIR", default_value = "/run/netsetup")]
+    pub(crate) state_dir: PathBuf,
+    /// Let up write DIR/HANDLE/hosts and resolv.conf itself
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) depot: Option<PathBuf>,
+    /// Let down return only when everything is gone, not some ten milliseconds before
+    #[arg(long, global = true)]
+    pub(crate) wait: bool,
+    /// A name server for containers instead of the host's; they may reach it even on the host
+    #[arg(long = "dns-server", global = true, value_name = "IP")]
+    pub(crate) dns_servers: Vec<IpAddr>,
+    /// A name server for containers beside those; repeatable
+    #[arg(long = "additional-dns-server", global = true, value_name = "IP")]
+    pub(crate) additional_dns_servers: Vec<IpAddr>,
+    /// A line for containers' /etc/hosts; repeatable
+    #[arg(long = "additional-host-entry", global = true, value_name = "LINE")]
+    pub(crate) additional_host_entries: Vec<String>,
+    /// The least important log lines to print on stderr
+    #[arg(long, global = true, value_enum, default_value = "error")]
+    pub(crate) log_level: Level,
+}
+
+fn parse_tag(text: &str) -> Result<String, String> {
+    match text.len() <= 1 && text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        true => Ok(text.to_owned()),
+        false => Err("a tag is one letter or digit".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn gdn_s_form_is_understood_and_half_of_it_is_not() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        let cli = parse("netsetup --tag x --action bulk-net-out --handle h").unwrap();
+        assert_eq!(cli.action, Some(Action::BulkNetOut));
+        assert!(parse("netsetup --action setup").is_ok());
+        let cli = parse("netsetup --mtu 9 --action down --handle h --mtu 1400").unwrap();
+        assert_eq!(cli.settings.mtu, 1400, "as in gdn, the last one counts");
+        assert!(parse("netsetup list --json --state-dir /x").is_ok());
+        for line in ["--action up", "--handle h", "--action up --handle a/b", "--tag xy list"] {
+            assert!(parse(&format!("netsetup {line}")).is_err(), "{line}");
+        }
+    }
+}

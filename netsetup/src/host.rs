@@ -1,0 +1,108 @@
+//! The host's part: our table, forwarding, the external address, the MTU.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+
+use anyhow::Context;
+use guardian_contract::{file, log};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::cli::Settings;
+use crate::link::Links;
+use crate::name::Names;
+use crate::nft;
+use crate::ruleset::Script;
+use crate::state::State;
+
+const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// What containers need to know of the host.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Host {
+    /// Where mapped ports are reached.
+    pub(crate) external_ip: Ipv4Addr,
+    /// The MTU of containers' links.
+    pub(crate) mtu: u32,
+}
+
+/// A [`Host`], and the settings it was found out for.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    wanted_ip: Option<Ipv4Addr>,
+    wanted_mtu: u32,
+    #[serde(flatten)]
+    host: Host,
+}
+
+/// Prepares the host and writes down what there is to know of it. Safe to repeat: living
+/// containers keep all they have, and the policy becomes what `settings` say now.
+pub(crate) fn set_up(settings: &Settings, names: &Names, state: &State) -> anyhow::Result<Host> {
+    allow_forwarding()?;
+    let mut script = Script::new(names);
+    script.base(settings);
+    if !nft::has_table(&names.table())? {
+        // Somebody may have flushed the whole ruleset under living containers.
+        for lease in state.leases.all()? {
+            script.map(&lease, &lease.mappings);
+            if lease.bridge.is_some() {
+                script.hairpin(&lease);
+            }
+        }
+    }
+    nft::run(script.text(), state.lock()).context("make our nftables table")?;
+    find_out(settings, state)
+}
+
+/// Returns what [`set_up`] found out, setting up first where that was never done.
+pub(crate) fn ready(settings: &Settings, names: &Names, state: &State) -> anyhow::Result<Host> {
+    if !nft::has_table(&names.table())? {
+        return set_up(settings, names, state);
+    }
+    let record: Option<Record> = file::read_json(&state.host_file())?;
+    match record {
+        Some(record)
+            if (record.wanted_ip, record.wanted_mtu) == (settings.external_ip, settings.mtu) =>
+        {
+            Ok(record.host)
+        }
+        _ => find_out(settings, state),
+    }
+}
+
+fn find_out(settings: &Settings, state: &State) -> anyhow::Result<Host> {
+    let external_ip = settings.external_ip.unwrap_or_else(outbound_address);
+    let mtu = match settings.mtu {
+        0 => Links::open()?.mtu_of_holder(external_ip)?.unwrap_or(1500).min(1500),
+        mtu => mtu,
+    };
+    let host = Host { external_ip, mtu };
+    let record = Record { wanted_ip: settings.external_ip, wanted_mtu: settings.mtu, host };
+    file::replace_json(&state.host_file(), &record)?;
+    Ok(host)
+}
+
+/// Returns the address this host leaves by. A host that can't leave has nobody outside who could
+/// reach it, so any address does: the loopback's.
+fn outbound_address() -> Ipv4Addr {
+    // Connecting a datagram socket sends nothing; it only asks the routing table.
+    let local = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+        .and_then(|socket| socket.connect((Ipv4Addr::new(1, 2, 3, 4), 1)).and(socket.local_addr()));
+    match local {
+        Ok(SocketAddr::V4(address)) => *address.ip(),
+        _ => {
+            log::info("no-route-so-external-ip-is-loopback", &json!({}));
+            Ipv4Addr::LOCALHOST
+        }
+    }
+}
+
+/// Writes only what differs, because /proc/sys may be read-only where we run.
+fn allow_forwarding() -> anyhow::Result<()> {
+    let path = Path::new(IP_FORWARD);
+    let present = std::fs::read_to_string(path).with_context(|| format!("read {IP_FORWARD}"))?;
+    if present.trim() == "1" {
+        return Ok(());
+    }
+    std::fs::write(path, "1").with_context(|| format!("write 1 to {IP_FORWARD}"))
+}

@@ -1,0 +1,214 @@
+//! Our nftables table as text for `nft -f`. Nothing here runs anything.
+//!
+//! What holds for all containers is a handful of rules by interface-name prefix, so a container
+//! without mappings or rules needs none of its own. A port mapping is one element of the map
+//! `net_in` for each protocol, outbound rules are a chain found through the verdict map `net_out`,
+//! so a packet's way is as long with a thousand containers as with one.
+//!
+//! `nft` fails when it is told to delete what is absent, and nft 1.0.6 has no `destroy`: what may
+//! be absent is therefore added first, in the same transaction.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use crate::cli::Settings;
+use crate::lease::{Lease, Mapping};
+use crate::name::Names;
+
+const PROTOCOLS: [&str; 2] = ["tcp", "udp"];
+
+/// Text being put together; every line is a command on our table.
+#[derive(Debug)]
+pub(crate) struct Script {
+    names: Names,
+    text: String,
+}
+
+impl Script {
+    /// Returns a script that does nothing.
+    pub(crate) fn new(names: &Names) -> Self {
+        Self { names: names.clone(), text: String::new() }
+    }
+
+    /// Returns the text; empty when there is nothing to do.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Makes the table, or makes one that exists say what `settings` say. Elements and containers'
+    /// chains stay.
+    pub(crate) fn base(&mut self, settings: &Settings) {
+        self.line("add table", "");
+        self.line(
+            "add map",
+            "net_in { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }",
+        );
+        self.line("add map", "net_out { type ipv4_addr : verdict; }");
+        self.line("add set", "hairpin { type ifname . ifname; }");
+        self.translation(settings);
+        self.toward_host(settings);
+        self.outbound(settings);
+    }
+
+    /// Lets host ports lead into the container.
+    pub(crate) fn map(&mut self, lease: &Lease, mappings: &[Mapping]) {
+        if mappings.is_empty() {
+            return;
+        }
+        self.hairpin(lease);
+        for mapping in mappings {
+            self.line("add element", &net_in(lease, mapping));
+        }
+    }
+
+    /// Lets packets go back where they came from.
+    pub(crate) fn hairpin(&mut self, lease: &Lease) {
+        let pair = interface_pair(lease);
+        self.line("add element", &format!("hairpin {{ {pair} }}"));
+    }
+
+    /// Undoes [`Script::hairpin`].
+    pub(crate) fn no_hairpin(&mut self, lease: &Lease) {
+        let pair = interface_pair(lease);
+        self.line("add element", &format!("hairpin {{ {pair} }}"));
+        self.line("delete element", &format!("hairpin {{ {pair} }}"));
+    }
+
+    /// Undoes [`Script::map`] for these mappings; there may be others.
+    pub(crate) fn unmap(&mut self, lease: &Lease, mappings: &[Mapping]) {
+        for mapping in mappings {
+            self.line("add element", &net_in(lease, mapping));
+            self.line("delete element", &net_in(lease, mapping));
+        }
+    }
+
+    /// Undoes all that was done for a container.
+    pub(crate) fn forget(&mut self, lease: &Lease) {
+        if !lease.mappings.is_empty() {
+            self.unmap(lease, &lease.mappings);
+            // On a shared bridge the pair belongs to all containers there; it goes with the bridge.
+            if lease.bridge.is_none() {
+                self.no_hairpin(lease);
+            }
+        }
+        if lease.has_outbound_rules {
+            let chain = self.names.chain(&lease.handle);
+            self.outbound_chain(lease);
+            self.line("delete element", &format!("net_out {{ {} }}", lease.place.address));
+            self.line("flush chain", &chain);
+            self.line("delete chain", &chain);
+        }
+    }
+
+    /// Makes the container's chain of outbound rules and the way to it.
+    pub(crate) fn outbound_chain(&mut self, lease: &Lease) {
+        let chain = self.names.chain(&lease.handle);
+        self.line("add chain", &chain);
+        let address = lease.place.address;
+        self.line("add element", &format!("net_out {{ {address} : jump {chain} }}"));
+    }
+
+    /// Lets out what `matches` match, before all earlier rules are asked.
+    pub(crate) fn let_out(&mut self, lease: &Lease, matches: &[String], log: bool) {
+        let chain = self.names.chain(&lease.handle);
+        let handle = lease.handle.as_str();
+        // Packets of known connections never get here, so this is one line for each connection.
+        let log = match log {
+            true => format!(" log prefix \"{} \"", &handle[..handle.len().min(28)]),
+            false => String::new(),
+        };
+        for text in matches {
+            self.line("insert rule", &format!("{chain}{text}{log} accept"));
+        }
+    }
+
+    fn translation(&mut self, settings: &Settings) {
+        let prefix = self.names.interface_prefix();
+        let pool = settings.network_pool;
+        let mapped = "dnat ip to ip daddr . meta l4proto . th dport map @net_in";
+        self.chain("prerouting", "type nat hook prerouting priority dstnat;", &[mapped.into()]);
+        self.chain("output", "type nat hook output priority -100;", &[mapped.into()]);
+        let rules = [
+            // Back out of the interface it came from: the answer must come through us, not
+            // straight from one container of a bridge to the other, or from a container to itself.
+            "ct status dnat iifname . oifname @hairpin masquerade".to_owned(),
+            format!("oifname \"{prefix}*\" accept"),
+            format!("ip saddr {pool} ip daddr != {pool} masquerade"),
+            // The same for subnets out of the pool; before Linux 5.7 this matches nothing.
+            format!("iifname \"{prefix}*\" masquerade"),
+        ];
+        self.chain("postrouting", "type nat hook postrouting priority srcnat;", &rules);
+    }
+
+    fn toward_host(&mut self, settings: &Settings) {
+        let prefix = self.names.interface_prefix();
+        let mut rules = vec![SPOOFED.to_owned(), ESTABLISHED.to_owned()];
+        for server in &settings.dns_servers {
+            if let IpAddr::V4(server) = server {
+                rules.push(format!(
+                    "ip daddr {server} meta l4proto {{ tcp, udp }} th dport 53 accept"
+                ));
+            }
+        }
+        match settings.allow_host_access {
+            true => rules.push("accept".into()),
+            false => {
+                rules.push("meta nfproto ipv4 reject with icmp type host-prohibited".into());
+                rules.push("drop".into());
+            }
+        }
+        self.chain("to_host", "", &rules);
+        let jump = format!("iifname \"{prefix}*\" jump to_host");
+        self.chain("input", "type filter hook input priority filter;", &[jump]);
+    }
+
+    fn outbound(&mut self, settings: &Settings) {
+        let prefix = self.names.interface_prefix();
+        let mut rules = vec![
+            "meta nfproto ipv6 drop".to_owned(),
+            SPOOFED.to_owned(),
+            ESTABLISHED.to_owned(),
+            // Containers of one bridge are free to talk. This sees their packets only where
+            // br_netfilter is on, or when they come by way of a mapped port.
+            "iifname . oifname @hairpin accept".to_owned(),
+            "ip saddr vmap @net_out".to_owned(),
+        ];
+        rules.extend(settings.deny_networks.iter().map(|net| format!("ip daddr {net} reject")));
+        self.chain("outbound", "", &rules);
+        let jump = format!("iifname \"{prefix}*\" jump outbound");
+        self.chain("forward", "type filter hook forward priority filter;", &[jump]);
+    }
+
+    /// Makes a chain that holds exactly these rules.
+    fn chain(&mut self, name: &str, hook: &str, rules: &[String]) {
+        let hook = if hook.is_empty() { String::new() } else { format!(" {{ {hook} }}") };
+        self.line("add chain", &format!("{name}{hook}"));
+        self.line("flush chain", name);
+        for rule in rules {
+            self.line("add rule", &format!("{name} {rule}"));
+        }
+    }
+
+    fn line(&mut self, command: &str, what: &str) {
+        // Writing to a String can't fail.
+        let _ = writeln!(self.text, "{command} inet {} {what}", self.names.table());
+    }
+}
+
+/// A source address that doesn't belong where the packet came from.
+const SPOOFED: &str = "fib saddr . iif oif missing drop";
+const ESTABLISHED: &str = "ct state established,related accept";
+
+fn net_in(lease: &Lease, mapping: &Mapping) -> String {
+    let Mapping { host_ip, host_port, container_port } = mapping;
+    let address = lease.place.address;
+    let elements = PROTOCOLS.map(|protocol| {
+        format!("{host_ip} . {protocol} . {host_port} : {address} . {container_port}")
+    });
+    format!("net_in {{ {} }}", elements.join(", "))
+}
+
+fn interface_pair(lease: &Lease) -> String {
+    let interface = lease.gateway_interface();
+    format!("\"{interface}\" . \"{interface}\"")
+}

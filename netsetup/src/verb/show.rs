@@ -1,0 +1,72 @@
+//! `list` and `show`: what is written down, for a person or as JSON. Nothing is locked or made.
+
+use guardian_contract::depot::Handle;
+use guardian_contract::fault::Fault;
+use guardian_contract::run::Answer;
+
+use super::Network;
+use crate::lease::{Lease, Stage};
+use crate::state;
+
+/// Lists the containers that have a network.
+pub(super) fn list(network: &Network, json: bool) -> anyhow::Result<Answer> {
+    let mut leases = state::leases(&network.settings.state_dir)?.all()?;
+    leases.retain(|lease| lease.stage != Stage::Going);
+    if json {
+        return Answer::json(&leases);
+    }
+    let head = ["HANDLE", "ADDRESS", "SUBNET", "LINK", "PORTS"].map(str::to_owned);
+    let rows: Vec<[String; 5]> = std::iter::once(head).chain(leases.iter().map(row)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..5).map(width).collect();
+    let line = |row: &[String; 5]| {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned() + "\n"
+    };
+    Ok(Answer::Text(rows.iter().map(line).collect()))
+}
+
+/// Shows what one container has.
+pub(super) fn one(network: &Network, handle: &Handle, json: bool) -> anyhow::Result<Answer> {
+    let lease = state::leases(&network.settings.state_dir)?.load(handle)?;
+    let lease = lease.filter(|lease| lease.stage != Stage::Going);
+    let lease = lease.ok_or_else(|| Fault::not_found(format!("unknown handle: {handle}")))?;
+    if json {
+        return Answer::json(&lease);
+    }
+    let bridge = lease.bridge.as_deref().unwrap_or("none");
+    let chain = network.names.chain(&lease.handle);
+    let rules = if lease.has_outbound_rules { chain.as_str() } else { "none" };
+    Ok(Answer::Text(format!(
+        "handle          {}\nstate           {}\naddress         {}\nsubnet          {}\n\
+         gateway         {}\nexternal ip     {}\nmtu             {}\nlink on host    {}\n\
+         link inside     {}\nbridge          {bridge}\nports           {}\noutbound rules  {rules}\n",
+        lease.handle,
+        if lease.stage == Stage::Up { "up" } else { "unfinished" },
+        lease.place.address,
+        lease.place.subnet,
+        lease.place.subnet.gateway(),
+        lease.external_ip,
+        lease.mtu,
+        lease.host_interface,
+        lease.container_interface,
+        ports(&lease),
+    )))
+}
+
+fn row(lease: &Lease) -> [String; 5] {
+    [
+        lease.handle.to_string(),
+        lease.place.address.to_string(),
+        lease.place.subnet.to_string(),
+        lease.host_interface.clone(),
+        ports(lease),
+    ]
+}
+
+fn ports(lease: &Lease) -> String {
+    let ports: Vec<String> =
+        lease.mappings.iter().map(|m| format!("{}->{}", m.host_port, m.container_port)).collect();
+    if ports.is_empty() { "none".into() } else { ports.join(", ") }
+}
