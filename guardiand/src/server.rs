@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,8 +12,9 @@ use guardian_contract::file::replace_json;
 use guardian_contract::log;
 use interprocess::local_socket::tokio::prelude::*;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions};
+use nix::sys::signal::SigSet;
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -33,6 +35,8 @@ enum Listener {
 /// # Errors
 /// When a program, a directory or an address is not to be had.
 pub(crate) async fn serve(flags: cli::Server) -> anyhow::Result<()> {
+    // Whoever started us may have them blocked, and that is inherited.
+    SigSet::all().thread_unblock().context("unblock signals")?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let settings = Settings::resolve(flags).await?;
@@ -90,7 +94,14 @@ pub(crate) async fn serve(flags: cli::Server) -> anyhow::Result<()> {
 impl Listener {
     async fn accept(&self) -> io::Result<Box<dyn Socket>> {
         match self {
-            Self::Unix(listener) => Ok(Box::new(listener.accept().await?)),
+            Self::Unix(listener) => {
+                // interprocess's stream has no way to end one direction, which an answer needs.
+                let LocalSocketStream::UdSocket(socket) = listener.accept().await?;
+                let socket = OwnedFd::try_from(socket)?;
+                let socket = std::os::unix::net::UnixStream::from(socket);
+                socket.set_nonblocking(true)?;
+                Ok(Box::new(UnixStream::from_std(socket)?))
+            }
             Self::Tcp(listener) => {
                 let (socket, _) = listener.accept().await?;
                 socket.set_nodelay(true)?;
