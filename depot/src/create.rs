@@ -31,8 +31,10 @@ pub(crate) fn create(
 }
 
 fn write(bundle: &Bundle, wanted: &mut Wanted) -> anyhow::Result<()> {
-    for path in [bundle.hosts(), bundle.resolv_conf()] {
-        touch(&path, wanted.owner()).with_context(|| format!("make {}", path.display()))?;
+    if wanted.spec.sandbox.is_none() {
+        for path in [bundle.hosts(), bundle.resolv_conf()] {
+            touch(&path, wanted.owner()).with_context(|| format!("make {}", path.display()))?;
+        }
     }
     wanted.bind_own_files(bundle)?;
     file::replace_json(&bundle.config(), &rules::apply(wanted)?)

@@ -54,10 +54,15 @@ impl Wanted {
         })
     }
 
-    /// Adds the bundle's own files, which must exist by now, behind the client's bind mounts.
+    /// Adds the bundle's own files, or for a pea its sandbox's, behind the client's bind mounts.
+    /// They must exist by now.
     pub(crate) fn bind_own_files(&mut self, bundle: &Bundle) -> anyhow::Result<()> {
+        let owner = match &self.spec.sandbox {
+            Some(sandbox) => Bundle::at(bundle.handle().clone(), &sandbox.bundle),
+            None => bundle.clone(),
+        };
         for (source, destination) in
-            [(bundle.hosts(), "/etc/hosts"), (bundle.resolv_conf(), "/etc/resolv.conf")]
+            [(owner.hosts(), "/etc/hosts"), (owner.resolv_conf(), "/etc/resolv.conf")]
         {
             self.binds.push(Bind::new(&source, Path::new(destination), true)?);
         }

@@ -7,6 +7,7 @@ pub(crate) mod grace;
 pub(crate) mod info;
 pub(crate) mod metrics;
 pub(crate) mod network;
+pub(crate) mod pea;
 pub(crate) mod properties;
 pub(crate) mod restore;
 pub(crate) mod run;

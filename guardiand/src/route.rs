@@ -205,7 +205,7 @@ async fn bulk_metrics(guardian: &Guardian, request: &Request) -> Reply {
     for handle in handles(request) {
         let measured = match guardian.find(handle) {
             Ok(container) => guardian.metrics(&container).await.map_err(|e| api_error(&e)),
-            Err(error) => Err(error),
+            Err(_) => guardian.pea_metrics(handle).await.map_err(|e| api_error(&e)),
         };
         all.insert(
             handle,

@@ -13,7 +13,13 @@ pub(super) fn apply(mut spec: Spec, wanted: &Wanted) -> anyhow::Result<Spec> {
         Some(tag) => format!("garden-{tag}"),
         None => "garden".to_owned(),
     };
-    linux(&mut spec).set_cgroups_path(Some(format!("/{parent}/{}", wanted.handle).into()));
+    let path = match &wanted.spec.sandbox {
+        Some(sandbox) if sandbox.shares_limits => {
+            format!("/{parent}/{}/{}", sandbox.handle, wanted.handle)
+        }
+        _ => format!("/{parent}/{}", wanted.handle),
+    };
+    linux(&mut spec).set_cgroups_path(Some(path.into()));
     Ok(spec)
 }
 
@@ -21,12 +27,21 @@ pub(super) fn apply(mut spec: Spec, wanted: &Wanted) -> anyhow::Result<Spec> {
 mod tests {
     use super::*;
     use crate::rules::fixture::{made_by, privileged, wanted};
+    use guardian_contract::depot::Sandbox;
 
     #[test]
     fn cgroups_are_beneath_the_installation_s_own() {
         let mut tagged = wanted();
         tagged.options.tag = Some("2".parse().unwrap());
+        let pea = |shares_limits| {
+            let mut pea = wanted();
+            let handle = "box".to_owned();
+            pea.spec.sandbox = Some(Sandbox { handle, shares_limits, ..Sandbox::default() });
+            pea
+        };
         for (wanted, want) in [
+            (pea(true), "/garden/box/web-1"),
+            (pea(false), "/garden/web-1"),
             (wanted(), "/garden/web-1"),
             (privileged(), "/garden/web-1"),
             (tagged, "/garden-2/web-1"),

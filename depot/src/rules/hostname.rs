@@ -4,9 +4,10 @@ use oci_spec::runtime::Spec;
 
 use crate::wanted::Wanted;
 
-/// Sets `hostname`.
+/// Sets `hostname`; a pea has its sandbox's already.
 pub(super) fn apply(mut spec: Spec, wanted: &Wanted) -> anyhow::Result<Spec> {
-    spec.set_hostname(Some(wanted.handle.hostname().to_owned()));
+    let own = wanted.spec.sandbox.is_none();
+    spec.set_hostname(own.then(|| wanted.handle.hostname().to_owned()));
     Ok(spec)
 }
 

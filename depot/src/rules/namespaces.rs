@@ -1,5 +1,6 @@
 //! Which namespaces a container has of its own.
 
+use guardian_contract::depot::Sandbox;
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
 
 use super::linux;
@@ -17,13 +18,30 @@ const NAMESPACES: [LinuxNamespaceType; 5] = [
 /// Sets `linux.namespaces`.
 pub(super) fn apply(mut spec: Spec, wanted: &Wanted) -> anyhow::Result<Spec> {
     let user = (!wanted.spec.privileged).then_some(LinuxNamespaceType::User);
-    let namespaces: Result<Vec<LinuxNamespace>, _> = NAMESPACES
+    let namespaces: anyhow::Result<Vec<LinuxNamespace>> = NAMESPACES
         .into_iter()
         .chain(user)
-        .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
+        .map(|kind| namespace(kind, wanted.spec.sandbox.as_ref()))
         .collect();
     linux(&mut spec).set_namespaces(Some(namespaces?));
     Ok(spec)
+}
+
+/// A pea joins its sandbox's namespaces, and has its own mounts only.
+fn namespace(
+    kind: LinuxNamespaceType,
+    sandbox: Option<&Sandbox>,
+) -> anyhow::Result<LinuxNamespace> {
+    let mut namespace = LinuxNamespaceBuilder::default().typ(kind).build()?;
+    // The names of /proc/PID/ns (namespaces(7)) differ from the OCI ones in two cases.
+    let name = match kind {
+        LinuxNamespaceType::Mount => return Ok(namespace),
+        LinuxNamespaceType::Network => "net".to_owned(),
+        kind => kind.to_string(),
+    };
+    let path = sandbox.map(|sandbox| format!("/proc/{}/ns/{name}", sandbox.pid).into());
+    namespace.set_path(path);
+    Ok(namespace)
 }
 
 #[cfg(test)]
@@ -46,5 +64,20 @@ mod tests {
                 .collect();
             assert_eq!(kinds.join(" "), want);
         }
+    }
+
+    #[test]
+    fn a_pea_shares_all_namespaces_but_its_mounts() {
+        let mut pea = wanted();
+        pea.spec.sandbox = Some(Sandbox { pid: 7, ..Sandbox::default() });
+        let made = made_by(apply, &pea);
+        let paths: Vec<&str> = made["linux"]["namespaces"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["path"].as_str().unwrap_or("-"))
+            .collect();
+        let want = "/proc/7/ns/net /proc/7/ns/pid /proc/7/ns/uts /proc/7/ns/ipc - /proc/7/ns/user";
+        assert_eq!(paths.join(" "), want);
     }
 }

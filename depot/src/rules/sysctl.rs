@@ -11,6 +11,10 @@ use crate::wanted::Wanted;
 /// Sets `linux.sysctl`. A new network namespace starts with the kernel's defaults, so the host's
 /// own values have to be carried over. A setting that this kernel lacks is left out.
 pub(super) fn apply(mut spec: Spec, wanted: &Wanted) -> anyhow::Result<Spec> {
+    if wanted.spec.sandbox.is_some() {
+        // A pea shares its sandbox's network namespace, settings included.
+        return Ok(spec);
+    }
     let tcp = &wanted.options.tcp;
     let given = [
         tcp.keepalive_time,

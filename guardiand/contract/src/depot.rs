@@ -128,6 +128,11 @@ pub struct Bundle {
 }
 
 impl Bundle {
+    /// Returns the bundle of `handle` in the directory `path`.
+    pub fn at(handle: Handle, path: impl Into<PathBuf>) -> Self {
+        Self { handle, path: path.into() }
+    }
+
     /// Returns whose bundle this is.
     pub fn handle(&self) -> &Handle {
         &self.handle
@@ -262,6 +267,23 @@ pub struct BundleSpec {
     pub privileged: bool,
     /// Id maps of an unprivileged container; both empty means gdn's (maximus).
     pub ids: IdMaps,
+    /// For a pea: the container whose namespaces it shares.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Sandbox>,
+}
+
+/// The container that a pea lives in: all namespaces but the mount namespace are shared, and so
+/// are /etc/hosts and /etc/resolv.conf.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// Host pid of its init.
+    pub pid: i32,
+    /// Its name.
+    pub handle: String,
+    /// Its bundle directory.
+    pub bundle: PathBuf,
+    /// Whether its limits are the pea's too: the pea's cgroup is then below its own.
+    pub shares_limits: bool,
 }
 
 /// `root` of an OCI runtime configuration.

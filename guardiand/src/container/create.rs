@@ -156,5 +156,6 @@ fn bundle_spec(
         limits: spec.limits.clone(),
         privileged: spec.privileged,
         ids,
+        sandbox: None,
     }
 }

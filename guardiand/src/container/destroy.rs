@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::json;
 
-use super::{Container, Phase, facts, grace};
+use super::{Container, Phase, facts, grace, pea};
 use crate::cgroup;
 use crate::guardian::Guardian;
 
@@ -101,6 +101,9 @@ impl Guardian {
         };
         note("begin", container.journal().mark(Operation::Destroy, "", Mark::Begin));
         note("processes", kill(container).await);
+        for pea in pea::all(&container.bundle) {
+            self.clean_up_pea(&pea).await;
+        }
         let scratch = container.bundle.path().join("delete.log");
         note("runtime", self.settings.runtime.delete(handle, &scratch).await);
         note("cgroup", cgroup::remove(&self.settings.flags.listen.tag, handle));

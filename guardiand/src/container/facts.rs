@@ -40,7 +40,8 @@ impl Facts {
         Ok(Self::of(&spec))
     }
 
-    fn of(spec: &Spec) -> Self {
+    /// Returns the facts of a configuration.
+    pub(crate) fn of(spec: &Spec) -> Self {
         let process = spec.process().as_ref();
         let linux = spec.linux().as_ref();
         let resources = linux.and_then(|linux| linux.resources().as_ref());

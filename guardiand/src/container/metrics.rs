@@ -4,9 +4,11 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::Context;
-use guardian_contract::garden::{CpuStat, DiskStat, MemoryStat, Metrics, PidStat};
+use guardian_contract::depot::Handle;
+use guardian_contract::garden::{ApiError, CpuStat, DiskStat, MemoryStat, Metrics, PidStat};
+use guardian_contract::image::DiskUsage;
 
-use super::Container;
+use super::{Container, pea};
 use crate::cgroup::Cgroups;
 use crate::guardian::Guardian;
 
@@ -20,19 +22,24 @@ impl Guardian {
         let groups = Cgroups::of(init.pid)?;
         let disk = self.settings.images.stats(container.handle()).await?;
         let age = age_nanoseconds(&container.bundle.pidfile());
-        Ok(Metrics {
-            memory_stat: memory(&groups)?,
-            cpu_stat: cpu(&groups)?,
-            disk_stat: DiskStat {
-                total_bytes_used: disk.total_bytes_used,
-                exclusive_bytes_used: disk.exclusive_bytes_used,
-                ..DiskStat::default()
-            },
-            network_stat: None,
-            pid_stat: tasks(&groups)?,
-            age,
-            cpu_entitlement: self.entitlement(container.facts()?.cpu, age),
-        })
+        let measured = measure(&groups, &disk, age)?;
+        let cpu_entitlement = self.entitlement(container.facts()?.cpu, age);
+        Ok(Metrics { cpu_entitlement, ..measured })
+    }
+
+    /// Measures a pea, by its process id.
+    ///
+    /// # Errors
+    /// When no container has such a pea, or it does not run.
+    pub(crate) async fn pea_metrics(&self, process_id: &str) -> anyhow::Result<Metrics> {
+        let unknown = || ApiError::container_not_found(process_id);
+        let id: Handle = process_id.parse().map_err(|_| unknown())?;
+        let dirs = self.all().into_iter().map(|container| container.bundle.process(&id));
+        let dir = dirs.into_iter().find(pea::is_pea).ok_or_else(unknown)?;
+        let pid = std::fs::read_to_string(dir.pidfile()).context("runC stats")?.trim().parse()?;
+        let groups = Cgroups::of(pid)?;
+        let disk = self.settings.images.stats(&id).await?;
+        measure(&groups, &disk, age_nanoseconds(&dir.pidfile()))
     }
 
     /// Shares times what a share is entitled to times age. By default all shares together, one
@@ -57,6 +64,22 @@ impl Guardian {
         let nanoseconds = (shares as f64 * percent / 100.0 * age.max(0) as f64) as u64;
         nanoseconds
     }
+}
+
+fn measure(groups: &Cgroups, disk: &DiskUsage, age: i64) -> anyhow::Result<Metrics> {
+    Ok(Metrics {
+        memory_stat: memory(groups)?,
+        cpu_stat: cpu(groups)?,
+        disk_stat: DiskStat {
+            total_bytes_used: disk.total_bytes_used,
+            exclusive_bytes_used: disk.exclusive_bytes_used,
+            ..DiskStat::default()
+        },
+        network_stat: None,
+        pid_stat: tasks(groups)?,
+        age,
+        cpu_entitlement: 0,
+    })
 }
 
 fn age_nanoseconds(pidfile: &Path) -> i64 {

@@ -11,7 +11,7 @@ use guardian_contract::log;
 use serde_json::json;
 
 use super::properties::{GRACE_TIME, Map, Properties, STATE};
-use super::{Container, Phase, facts, grace};
+use super::{Container, Phase, facts, grace, pea};
 use crate::guardian::Guardian;
 use crate::process::Process;
 
@@ -81,8 +81,9 @@ impl Guardian {
                 continue;
             };
             let id: Handle = id;
+            // One that ended meanwhile is kept for a moment too, to clean up behind a pea.
             if let Some(process) = Process::adopt(id.clone(), container.bundle.process(&id), drain)
-                && !process.has_ended()
+                && (!process.has_ended() || pea::is_pea(&container.bundle.process(&id)))
             {
                 self.keep(container, process);
             }

@@ -10,13 +10,13 @@ use guardian_contract::ids::host_id;
 use guardian_contract::log;
 use serde_json::json;
 
-use super::Container;
+use super::{Container, Phase, pea};
 use crate::files;
 use crate::guardian::Guardian;
 use crate::process::account;
 use crate::process::attach::Attachment;
 use crate::process::jail::Jail;
-use crate::process::{Process, keeper, spec};
+use crate::process::{Pipes, Process, keeper, spec};
 
 impl Guardian {
     /// Starts a process and attaches to it before it can print anything that would be missed.
@@ -33,23 +33,14 @@ impl Guardian {
             "" => uuid::Uuid::new_v4().to_string().parse()?,
             id => id.parse()?,
         };
-        let tty = spec.tty.is_some();
-        let prepared = Arc::clone(container);
-        let Prepared { process, missing_dir } =
-            tokio::task::spawn_blocking(move || prepare(&prepared, &spec)).await??;
-        if let Some(missing) = missing_dir {
-            files::make_dir(self, container, &missing.user, &missing.dir).await?;
-        }
         let facts = container.facts()?;
         let owner = (host_id(&facts.uid_map, 0), host_id(&facts.gid_map, 0));
-        let start = keeper::Start {
-            bundle: &container.bundle,
-            process_id: &process_id,
-            process,
-            tty,
-            owner,
+        let dir = keeper::reserve(&container.bundle, &process_id, owner)?;
+        let started = match spec.image.uri.is_empty() {
+            true => self.start(container, &process_id, spec).await,
+            false => self.start_pea(container, &process_id, &spec).await,
         };
-        let pipes = keeper::start(&self.settings.dadoo, &self.settings.runtime, start).await?;
+        let pipes = started.inspect_err(|_| keeper::release(&dir))?;
         let process = Process::started(process_id.clone(), container.bundle.process(&process_id));
         let attachment = self.attachments.attach(&process);
         process.watch(pipes, self.settings.flags.lifecycle.drain_timeout);
@@ -57,6 +48,23 @@ impl Guardian {
         let names = json!({"handle": container.handle().as_str(), "process": process_id.as_str()});
         log::info("run.started", &names);
         Ok(attachment)
+    }
+
+    async fn start(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        process_id: &Handle,
+        spec: ProcessSpec,
+    ) -> anyhow::Result<Pipes> {
+        let (tty, prepared) = (spec.tty.is_some(), Arc::clone(container));
+        let Prepared { process, missing_dir } =
+            tokio::task::spawn_blocking(move || prepare(&prepared, &spec)).await??;
+        if let Some(missing) = missing_dir {
+            files::make_dir(self, container, &missing.user, &missing.dir).await?;
+        }
+        let task = keeper::Task::Exec(process);
+        let start = keeper::Start { bundle: &container.bundle, process_id, task, tty };
+        keeper::start(&self.settings.dadoo, &self.settings.runtime, start).await
     }
 
     /// Attaches to a process that runs, or that ended and left its exit code.
@@ -89,27 +97,24 @@ impl Guardian {
     /// Keeps a running process at hand until it has ended; afterwards its directory is enough.
     pub(crate) fn keep(self: &Arc<Self>, container: &Arc<Container>, process: Arc<Process>) {
         container.processes().insert(process.id.clone(), Arc::clone(&process));
-        let container = Arc::clone(container);
-        let removes_dir = self.settings.flags.lifecycle.cleanup_process_dirs_on_wait;
+        let (guardian, container) = (Arc::clone(self), Arc::clone(container));
         tokio::spawn(async move {
             process.ended().await;
+            let dir = container.bundle.process(&process.id);
+            // The pea of a container that is going is that destroy's business.
+            if pea::is_pea(&dir) && container.phase() == Phase::Live {
+                guardian.clean_up_pea(&process.id).await;
+            }
             container.processes().remove(&process.id);
-            if removes_dir {
-                let dir = container.bundle.process(&process.id);
-                let _ = std::fs::remove_dir_all(dir.path());
+            if guardian.settings.flags.lifecycle.cleanup_process_dirs_on_wait {
+                keeper::release(&dir);
             }
         });
     }
 }
 
-/// Refuses what Garden refuses, and what is not built yet.
+/// Refuses what Garden refuses.
 fn refuse(spec: &ProcessSpec) -> anyhow::Result<()> {
-    if !spec.image.uri.is_empty() {
-        return Err(Fault::unsupported(
-            "processes with an image of their own (peas) are not supported yet",
-        )
-        .into());
-    }
     if !spec.bind_mounts.is_empty() {
         let text = "Running a process with bind mounts and no image provided is not allowed";
         return Err(Fault::invalid(text).into());

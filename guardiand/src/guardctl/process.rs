@@ -130,7 +130,8 @@ impl Process {
         match join.input {
             Input::Forward => input::start(control.clone(), raw.is_some(), events.sender.clone()),
             Input::Close => {
-                control.send(ProcessPayload { source: Some(0), ..control.payload() })?
+                // The process may have ended by now; then the connection tells how.
+                let _ = control.send(ProcessPayload { source: Some(0), ..control.payload() });
             }
             Input::Leave => {}
         }

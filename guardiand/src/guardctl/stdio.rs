@@ -6,14 +6,36 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use serde_json::Value;
 
+/// Nobody reads our standard output any more; no failure, for `head` does that when it has enough.
+#[derive(Debug)]
+pub(crate) struct ReaderGone;
+
+impl std::fmt::Display for ReaderGone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nobody reads standard output")
+    }
+}
+
+impl std::error::Error for ReaderGone {}
+
 /// Prints a line.
 ///
 /// # Errors
 /// The reader's.
 pub(crate) fn line(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{text}")?;
-    Ok(stdout.flush()?)
+    written(writeln!(stdout, "{text}").and_then(|()| stdout.flush()))
+}
+
+/// Tells a reader that has left from other failures to write standard output.
+///
+/// # Errors
+/// The one given.
+pub(crate) fn written<T>(result: io::Result<T>) -> anyhow::Result<T> {
+    result.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => ReaderGone.into(),
+        _ => anyhow::Error::from(error).context("write standard output"),
+    })
 }
 
 /// Prints JSON, indented for people; programs don't mind.

@@ -58,9 +58,31 @@ impl DepotTool {
     /// # Errors
     /// With the store's own words.
     pub(crate) async fn create(&self, handle: &Handle, spec: &BundleSpec) -> anyhow::Result<()> {
-        let mut args = self.create_flags.clone();
-        args.splice(0..0, [OsString::from("create"), handle.as_str().into()]);
-        self.call(&args, &serde_json::to_vec(spec)?).await
+        self.create_in(&self.depot, handle, spec).await
+    }
+
+    /// Writes the bundle of a pea into its process directory, which is below `processes`.
+    ///
+    /// # Errors
+    /// With the store's own words.
+    pub(crate) async fn create_pea(
+        &self,
+        processes: &Path,
+        process_id: &Handle,
+        spec: &BundleSpec,
+    ) -> anyhow::Result<()> {
+        self.create_in(processes, process_id, spec).await
+    }
+
+    async fn create_in(
+        &self,
+        depot: &Path,
+        handle: &Handle,
+        spec: &BundleSpec,
+    ) -> anyhow::Result<()> {
+        let mut args = vec![OsString::from("create"), handle.as_str().into()];
+        args.extend_from_slice(&self.create_flags);
+        self.call(depot, &args, &serde_json::to_vec(spec)?).await
     }
 
     /// Removes the bundle of `handle`.
@@ -68,11 +90,11 @@ impl DepotTool {
     /// # Errors
     /// With the store's own words.
     pub(crate) async fn destroy(&self, handle: &Handle) -> anyhow::Result<()> {
-        self.call(&["destroy".into(), handle.as_str().into()], &[]).await
+        self.call(&self.depot, &["destroy".into(), handle.as_str().into()], &[]).await
     }
 
-    async fn call(&self, verb: &[OsString], stdin: &[u8]) -> anyhow::Result<()> {
-        let mut args = vec!["--depot".into(), self.depot.clone().into_os_string()];
+    async fn call(&self, depot: &Path, verb: &[OsString], stdin: &[u8]) -> anyhow::Result<()> {
+        let mut args = vec!["--depot".into(), depot.into()];
         args.extend_from_slice(verb);
         let outcome = invoke(&self.program, &args, stdin, DEADLINE).await?;
         if outcome.status.success() {

@@ -21,10 +21,17 @@ impl Jail {
     /// # Errors
     /// When the process is gone.
     pub(crate) fn of(pid: i32) -> anyhow::Result<Self> {
-        let path = format!("/proc/{pid}/root");
+        Self::at(Path::new(&format!("/proc/{pid}/root")))
+    }
+
+    /// Opens a root filesystem that is not a container's yet.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub(crate) fn at(root: &Path) -> anyhow::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(&path, flags, Mode::empty());
-        root.map(Self).with_context(|| format!("open {path}"))
+        let opened = rustix::fs::open(root, flags, Mode::empty());
+        opened.map(Self).with_context(|| format!("open {}", root.display()))
     }
 
     /// Reads a small text file; anything but a regular file, and a missing one, is empty.

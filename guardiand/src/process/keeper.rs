@@ -30,42 +30,47 @@ pub(crate) struct Start<'a> {
     pub(crate) bundle: &'a Bundle,
     /// Under which name.
     pub(crate) process_id: &'a Handle,
-    /// The OCI process object, as JSON.
-    pub(crate) process: Vec<u8>,
+    /// How it comes about.
+    pub(crate) task: Task,
     /// Whether it gets a terminal.
     pub(crate) tty: bool,
-    /// Host ids of the FIFOs' owner: the container's root, as in gdn.
-    pub(crate) owner: (u32, u32),
 }
 
-/// Makes the process directory and its FIFOs, starts dadoo and waits until the runtime has
-/// started the process. On failure nothing is left. Returns our ends of its FIFOs.
+/// How a process comes about.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// In the container: the OCI process object, as JSON.
+    Exec(Vec<u8>),
+    /// As a pea: the process directory is its bundle.
+    Pea,
+}
+
+/// Makes the process directory and its FIFOs. `owner` is the container's root on the host, as in
+/// gdn. On failure nothing is left.
 ///
 /// # Errors
-/// `process ID 'x' already in use`; [`Kind::ExecutableNotFound`]; the runtime's own words.
-pub(crate) async fn start(
-    dadoo: &Path,
-    runtime: &Runtime,
-    start: Start<'_>,
-) -> anyhow::Result<Pipes> {
-    let dir = start.bundle.process(start.process_id);
-    make_dir(&start, &dir)?;
-    let started = match make_fifos(&dir, start.owner) {
-        Ok(()) => launch(dadoo, runtime, start, &dir).await,
-        Err(error) => Err(error),
-    };
-    if started.is_err() {
-        let _ = std::fs::remove_dir_all(dir.path());
-    }
-    started
+/// `process ID 'x' already in use`.
+pub(crate) fn reserve(
+    bundle: &Bundle,
+    process_id: &Handle,
+    owner: (u32, u32),
+) -> anyhow::Result<ProcessDir> {
+    let dir = bundle.process(process_id);
+    make_dir(bundle, process_id, &dir)?;
+    make_fifos(&dir, owner).inspect_err(|_| release(&dir))?;
+    Ok(dir)
 }
 
-fn make_dir(start: &Start<'_>, dir: &ProcessDir) -> anyhow::Result<()> {
-    guardian_contract::file::private_dir(&start.bundle.processes())?;
+/// Removes the directory of a process that does not run.
+pub(crate) fn release(dir: &ProcessDir) {
+    let _ = std::fs::remove_dir_all(dir.path());
+}
+
+fn make_dir(bundle: &Bundle, process_id: &Handle, dir: &ProcessDir) -> anyhow::Result<()> {
+    guardian_contract::file::private_dir(&bundle.processes())?;
     match DirBuilder::new().mode(0o700).create(dir.path()) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            let text = format!("process ID '{}' already in use", start.process_id);
-            Err(Fault::exists(text).into())
+            Err(Fault::exists(format!("process ID '{process_id}' already in use")).into())
         }
         made => made.with_context(|| format!("make directory {}", dir.path().display())),
     }
@@ -80,19 +85,24 @@ fn make_fifos(dir: &ProcessDir, (uid, gid): (u32, u32)) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn launch(
+/// Starts dadoo and waits until the runtime has started the process. Returns our ends of its
+/// FIFOs.
+///
+/// # Errors
+/// [`Kind::ExecutableNotFound`]; the runtime's own words.
+pub(crate) async fn start(
     dadoo: &Path,
     runtime: &Runtime,
     start: Start<'_>,
-    dir: &ProcessDir,
 ) -> anyhow::Result<Pipes> {
+    let dir = start.bundle.process(start.process_id);
     let (runtime_exit, runtime_exit_write) = pipe_with(PipeFlags::CLOEXEC)?;
     let (runtime_log, runtime_log_write) = pipe_with(PipeFlags::CLOEXEC)?;
     let (sync, sync_write) = pipe_with(PipeFlags::CLOEXEC)?;
     // Our ends of the FIFOs must be open before dadoo's blocking opens can return.
-    let pipes = Pipes::open(dir).context("open the process's FIFOs")?;
+    let pipes = Pipes::open(&dir).context("open the process's FIFOs")?;
     let log_path = start.bundle.dadoo_log(start.process_id);
-    let mut child = command(dadoo, runtime, &start, dir, &log_path)?
+    let mut child = command(dadoo, runtime, &start, &dir, &log_path)?
         .fd_mappings(vec![
             mapping(runtime_exit_write, descriptor::RUNTIME_EXIT),
             mapping(runtime_log_write, descriptor::RUNTIME_LOG),
@@ -101,8 +111,7 @@ async fn launch(
         .context("map dadoo's descriptors")?
         .spawn()
         .with_context(|| format!("exec {}", dadoo.display()))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        let process = start.process;
+    if let (Some(mut stdin), Task::Exec(process)) = (child.stdin.take(), start.task) {
         tokio::spawn(async move { stdin.write_all(&process).await });
     }
     reap(child, log_path.clone());
@@ -140,11 +149,15 @@ fn command(
     if start.tty {
         command.arg("-tty");
     }
+    let (verb, id) = match start.task {
+        Task::Exec(_) => ("exec", start.bundle.handle()),
+        Task::Pea => ("run", start.process_id),
+    };
     command
-        .arg("exec")
+        .arg(verb)
         .arg(&runtime.program)
         .arg(dir.path())
-        .arg(start.bundle.handle().as_str())
+        .arg(id.as_str())
         .stdin(Stdio::piped())
         .stdout(log.try_clone()?)
         .stderr(log)

@@ -13,6 +13,7 @@ use tar::{Archive, Builder, Entry, EntryType};
 use crate::cli::{CpInArgs, CpOutArgs};
 use crate::client::Client;
 use crate::process::note;
+use crate::stdio;
 
 /// Copies files into a container.
 pub(super) fn cp_in(client: &Client, args: &CpInArgs) -> anyhow::Result<()> {
@@ -30,8 +31,8 @@ pub(super) fn cp_out(client: &Client, args: &CpOutArgs) -> anyhow::Result<()> {
     let place = &args.source;
     let mut body = client.stream_out(&place.handle, &args.user, &place.path)?;
     if args.destination == "-" {
-        io::copy(&mut body, &mut File::from(own_stdout()?))?;
-        return Ok(());
+        let copied = io::copy(&mut body, &mut File::from(own_stdout()?));
+        return stdio::written(copied).map(drop);
     }
     let destination = Path::new(&args.destination);
     std::fs::create_dir_all(destination)
