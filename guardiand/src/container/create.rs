@@ -47,7 +47,6 @@ impl Guardian {
             }
             return Err(api_error(&error));
         }
-        container.set_phase(Phase::Live);
         log::info("create.created", &json!({"handle": handle.as_str()}));
         let countdown = container.properties.get(GRACE_TIME).and_then(|text| text.parse().ok());
         grace::set(self, &container, countdown.unwrap_or(0));
@@ -110,6 +109,7 @@ impl Guardian {
         };
         // The last step: from here on, clients see a container whose properties are complete.
         journal.mark(Operation::Create, "", Mark::Done)?;
+        container.set_phase(Phase::Live);
         container.properties.change(|map| {
             if grace_time != 0 {
                 map.insert(GRACE_TIME.into(), grace_time.to_string());
