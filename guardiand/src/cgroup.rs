@@ -86,7 +86,17 @@ fn parents(tag: &str) -> Vec<PathBuf> {
     let name = if tag.is_empty() { "garden".to_owned() } else { format!("garden-{tag}") };
     let mut roots = children(Path::new(ROOT));
     roots.push(ROOT.into());
-    roots.into_iter().map(|root| root.join(&name)).filter(|dir| dir.is_dir()).collect()
+    let groups = roots.into_iter().filter(|root| is_hierarchy(root)).map(|root| root.join(&name));
+    groups.filter(|dir| dir.is_dir()).collect()
+}
+
+/// Tells a mounted hierarchy from a plain directory of its name, which a runtime may have made
+/// where the hierarchy is mounted in somebody else's mount namespace only (statfs(2)).
+fn is_hierarchy(dir: &Path) -> bool {
+    const CGROUP: u64 = 0x0027_e0eb;
+    const CGROUP2: u64 = 0x6367_7270;
+    let kind = rustix::fs::statfs(dir).map(|stat| stat.f_type.cast_unsigned());
+    kind == Ok(CGROUP) || kind == Ok(CGROUP2)
 }
 
 fn remove_tree(dir: &Path) -> anyhow::Result<()> {

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use guardian_contract::garden::{
     ApiError, BandwidthLimits, BulkInfo, BulkMetrics, Capacity, ContainerSpec, DiskLimits, NetIn,
-    NetOutRule, decode,
+    NetOutRule, decode, decode_list,
 };
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::connection::Request;
@@ -91,13 +90,13 @@ async fn of_container(guardian: &Arc<Guardian>, request: &Request, body: &[u8]) 
             Ok(Reply::json(&OmitZero::from(made)))
         }
         Route::NetOut => {
-            let rule: NetOutRule = decode_rule(body)?;
+            let rule: NetOutRule = decode(body).map_err(json)?;
             let (_hold, container) = found()?;
             guardian.net_out(&container, rule).await.map_err(failed)?;
             Ok(Reply::empty())
         }
         Route::BulkNetOut => {
-            let rules: Vec<NetOutRule> = decode_rule(body)?;
+            let rules: Vec<NetOutRule> = decode_list(body).map_err(json)?;
             let (_hold, container) = found()?;
             guardian.bulk_net_out(&container, rules).await.map_err(failed)?;
             Ok(Reply::empty())
@@ -221,11 +220,6 @@ async fn bulk_metrics(guardian: &Guardian, request: &Request) -> Reply {
 /// Garden loses the type of an error in a bulk answer; clients compare its words.
 fn untyped(error: ApiError) -> ApiError {
     ApiError::other(error.message)
-}
-
-/// A body that names no address is told in Go's words.
-fn decode_rule<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
-    decode(body).map_err(ApiError::other)
 }
 
 /// A net-in answer; Go leaves zeros out.

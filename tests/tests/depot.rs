@@ -31,7 +31,7 @@ impl Bench {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let dir = tempfile::tempdir().unwrap();
         if fs::metadata(dir.path()).unwrap().uid() != 0 {
-            eprintln!("skipped {test}: needs root");
+            guardian_tests::skip::note(test, "needs root");
             return None;
         }
         // Container root has to get at the root filesystem.
@@ -77,7 +77,7 @@ impl Bench {
             lchown(root.join(directory), Some(owner), Some(owner)).unwrap();
         }
         if fs::copy("/bin/busybox", root.join("bin/busybox")).is_err() {
-            eprintln!("skipped: no /bin/busybox");
+            guardian_tests::skip::note("depot", "no /bin/busybox");
             return None;
         }
         for applet in ["sh", "cat", "grep", "hostname", "ls", "mknod", "stat", "unshare", "head"] {
@@ -172,7 +172,7 @@ fn runtimes(test: &str) -> Vec<&'static str> {
     let is_there = |name: &&str| {
         let found = Command::new(name).arg("--version").output().is_ok();
         if !found {
-            eprintln!("skipped {test} with {name}: not installed");
+            guardian_tests::skip::note(test, &format!("{name} is not installed"));
         }
         found
     };
@@ -282,7 +282,7 @@ fn limits_are_the_cgroup_s() {
     let Some(bench) = Bench::new("limits") else { return };
     let Some(root) = bench.rootfs("rootfs", MAXIMUS) else { return };
     if !Path::new("/sys/fs/cgroup/memory").exists() {
-        eprintln!("skipped limits: this host has no cgroup v1");
+        guardian_tests::skip::note("limits", "this host has no cgroup v1");
         return;
     }
     let spec = json!({"root": {"path": root}, "limits": {
@@ -338,7 +338,7 @@ fn a_bundle_lives_from_create_to_destroy() {
     }
     let frozen = Command::new("chattr").arg("+i").arg(bundle.join("hosts")).status();
     if !frozen.is_ok_and(|status| status.success()) {
-        eprintln!("skipped immutable hosts file: chattr does not work here");
+        guardian_tests::skip::note("immutable hosts file", "chattr does not work here");
     }
     for _ in 0..2 {
         assert_eq!(ok(bench.depot(&["destroy", "b"], "")), "");

@@ -1,11 +1,7 @@
 //! `idmgr`: real processes that race for ids, the server among them, and probes of this kernel.
 //!
 //! The probes and the server need root; without it they are skipped by name.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test fails by panicking, and says what it skipped"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, and says what it skipped")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -81,7 +77,7 @@ impl Drop for Server {
 fn is_root(test: &str) -> bool {
     let root = fs::metadata("/proc/self").unwrap().uid() == 0;
     if !root {
-        eprintln!("skipped {test}: needs root");
+        guardian_tests::skip::note(test, "needs root");
     }
     root
 }

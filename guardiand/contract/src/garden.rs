@@ -14,7 +14,7 @@ mod process;
 pub use container::{BindMount, BulkInfo, Capacity, ContainerInfo, ContainerSpec, ImageRef};
 pub use error::{ApiError, CONTAINER_NOT_FOUND, EXECUTABLE_NOT_FOUND, PROCESS_NOT_FOUND};
 pub use error::{SERVICE_UNAVAILABLE, UNRECOVERABLE};
-pub use json::{decode, encode, encode_line};
+pub use json::{decode, decode_list, encode, encode_line};
 pub use limit::{BandwidthLimits, CpuLimits, DiskLimits, Limits, MemoryLimits, PidLimits};
 pub use metric::{BulkMetrics, CpuStat, DiskStat, MemoryStat, Metrics, NetworkStat, PidStat};
 pub use net::{Icmp, IpRange, NetIn, NetOutRule, PortMapping, PortRange, protocol};

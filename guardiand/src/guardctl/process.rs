@@ -20,7 +20,6 @@ use nix::sys::signal::Signal;
 
 use crate::client::{Client, Output};
 use crate::http::Response;
-use crate::stdio;
 use crate::target::Stream;
 use crate::terminal::RawMode;
 use control::{Control, Remote, next_payload, start_control};
@@ -199,7 +198,5 @@ fn exit_code(status: i64) -> u8 {
     u8::try_from(status).unwrap_or(u8::MAX)
 }
 
-/// Tells a person something beside the process's own output.
-pub(crate) fn note(text: &str) {
-    stdio::complain(text);
-}
+#[cfg(test)]
+mod tests;

@@ -70,7 +70,11 @@ impl Runtime {
         let mut args = vec!["--root".into(), self.root.clone().into_os_string()];
         args.extend(log_flags(scratch));
         args.extend(["delete".into(), "--force".into(), handle.as_str().into()]);
-        let outcome = invoke(&self.program, &args, &[], DEADLINE).await?;
+        let outcome = match invoke(&self.program, &args, &[], DEADLINE).await {
+            // A runtime that can't even be started has not made anything.
+            Err(_) if !self.root.join(handle.as_str()).exists() => return Ok(()),
+            outcome => outcome?,
+        };
         let said = last_error(scratch);
         let _ = std::fs::remove_file(scratch);
         if outcome.status.success() || said.contains("does not exist") {

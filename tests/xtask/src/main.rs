@@ -1,3 +1,61 @@
-//! Commands for people.
+//! The commands a person types in this repository: `cargo xtask demo`, `test` and `bench`.
 
-fn main() {}
+mod bench;
+mod build;
+mod demo;
+mod enclosure;
+mod interrupt;
+mod need;
+mod test;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Try, test and measure guardian
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Build, start a private guardiand, show a container, remove everything again
+    Demo,
+    /// Check format and lints, and run all tests
+    Test,
+    /// Measure create, run, destroy and memory beside the bare runtime
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr().lock(), "xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> anyhow::Result<()> {
+    if guardian_tests::host::is_root() {
+        enclosure::enter()?;
+    }
+    match verb {
+        Verb::Demo => demo::demo(),
+        Verb::Test => test::test(),
+        Verb::Bench(args) => bench::bench(&args),
+    }
+}
+
+/// Tells the person at the terminal what is being done.
+fn say(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+}

@@ -16,13 +16,32 @@ const FREE_KEYS: [&str; 1] = ["properties"];
 /// # Errors
 /// With Go's words for an empty (`EOF`) or cut-off body (`unexpected EOF`), else serde's.
 pub fn decode<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, String> {
+    match first_value(body)? {
+        // serde takes a list for a structure whose members are given in order; Go does not.
+        Value::Array(_) => Err("json: cannot unmarshal array".into()),
+        value => typed(value),
+    }
+}
+
+/// Reads a list as [`decode`] reads anything else.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_list<T: DeserializeOwned>(body: &[u8]) -> Result<Vec<T>, String> {
+    typed(first_value(body)?)
+}
+
+fn first_value(body: &[u8]) -> Result<Value, String> {
     let mut values = serde_json::Deserializer::from_slice(body).into_iter::<Value>();
-    let value = match values.next() {
-        None => return Err("EOF".into()),
-        Some(Err(error)) if error.is_eof() => return Err("unexpected EOF".into()),
-        Some(Err(error)) => return Err(format!("invalid JSON: {error}")),
-        Some(Ok(value)) => value,
-    };
+    match values.next() {
+        None => Err("EOF".into()),
+        Some(Err(error)) if error.is_eof() => Err("unexpected EOF".into()),
+        Some(Err(error)) => Err(format!("invalid JSON: {error}")),
+        Some(Ok(value)) => Ok(value),
+    }
+}
+
+fn typed<T: DeserializeOwned + Default>(value: Value) -> Result<T, String> {
     match normalise(value) {
         Value::Null => Ok(T::default()),
         value => serde_json::from_value(value)
@@ -104,14 +123,15 @@ mod tests {
         assert_eq!(spec.handle, "x");
         assert_eq!(spec.properties["CamelCase"], "v");
         assert_eq!(spec.limits.memory.limit_in_bytes, 5);
-        assert_eq!(decode::<Vec<NetOutRule>>(b"null").unwrap(), vec![]);
+        assert_eq!(decode_list::<NetOutRule>(b"null").unwrap(), vec![]);
+        assert_eq!(decode_list::<NetOutRule>(b"[{}]").unwrap(), [NetOutRule::default()]);
     }
 
     #[test]
     fn broken_bodies_get_go_s_words() {
         assert_eq!(decode::<ContainerSpec>(b"").unwrap_err(), "EOF");
         assert_eq!(decode::<ContainerSpec>(b"{\"a\":").unwrap_err(), "unexpected EOF");
-        for wrong in ["{]", "nonsense", r#"{"grace_time":"5"}"#, r#"{"grace_time":1.5}"#] {
+        for wrong in ["{]", "nonsense", r#"{"grace_time":"5"}"#, r#"{"grace_time":1.5}"#, "[]"] {
             assert!(decode::<ContainerSpec>(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }

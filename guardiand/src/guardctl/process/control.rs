@@ -1,6 +1,6 @@
 //! The control connection's two halves, and the side door for signals.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -91,9 +91,13 @@ pub(super) fn start_control(mut control: BufReader<Stream>, events: Sender<Event
 /// Reads one message. The server ends each with a newline.
 pub(super) fn next_payload(control: &mut impl BufRead) -> anyhow::Result<ProcessPayload> {
     let mut line = Vec::new();
-    let count = control.read_until(b'\n', &mut line).context("connection to guardiand")?;
-    if count == 0 {
-        bail!("guardiand closed the connection; the process may still run");
+    match control.read_until(b'\n', &mut line) {
+        Err(error) if error.kind() != ErrorKind::ConnectionReset => {
+            return Err(error).context("connection to guardiand");
+        }
+        // A server that is killed with messages unread resets the connection.
+        Err(_) | Ok(0) => bail!("guardiand closed the connection; the process may still run"),
+        Ok(_) => {}
     }
     garden::decode(&line).map_err(|error| anyhow!("message of guardiand: {error}"))
 }

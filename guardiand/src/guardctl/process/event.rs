@@ -48,6 +48,12 @@ impl Events {
         Ok(Self { sender, receiver })
     }
 
+    /// Acts as if a signal came now: one that came when there was no process to pass it to.
+    pub(crate) fn interrupt(&self) {
+        // We hold the receiver.
+        let _ = self.sender.send(Event::Signal(Signal::SIGTERM));
+    }
+
     /// Does `work` to its end. Signals are kept back, and the first says so by `true`; at the
     /// third, the caller wants out and the work is left alone.
     ///

@@ -6,7 +6,8 @@ use std::thread;
 
 use guardian_contract::garden::{ProcessPayload, SOURCE_STDIN};
 
-use super::{Control, Event, note};
+use super::{Control, Event};
+use crate::stdio;
 
 /// As much as a pipe holds.
 const CHUNK: usize = 64 * 1024;
@@ -102,7 +103,7 @@ impl Text {
     fn decode(&mut self, bytes: Vec<u8>) -> String {
         String::from_utf8(bytes).unwrap_or_else(|error| {
             if !std::mem::replace(&mut self.warned, true) {
-                note("standard input is not UTF-8; what is no text arrives as U+FFFD");
+                stdio::complain("standard input is not UTF-8; what is no text arrives as U+FFFD");
             }
             String::from_utf8_lossy(error.as_bytes()).into_owned()
         })

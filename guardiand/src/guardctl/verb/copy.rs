@@ -12,7 +12,6 @@ use tar::{Archive, Builder, Entry, EntryType};
 
 use crate::cli::{CpInArgs, CpOutArgs};
 use crate::client::Client;
-use crate::process::note;
 use crate::stdio;
 
 /// Copies files into a container.
@@ -83,7 +82,7 @@ fn unpack(body: &mut impl Read, destination: &Path) -> anyhow::Result<usize> {
             EntryType::Regular | EntryType::Continuous | EntryType::Link | EntryType::Symlink => {
                 unpack_entry(&mut entry, destination)?;
             }
-            _ => note(&format!("{}: not copied, no file or directory", name(&entry))),
+            _ => stdio::complain(&format!("{}: not copied, no file or directory", name(&entry))),
         }
     }
     directories.sort_by(|one, other| other.path_bytes().cmp(&one.path_bytes()));

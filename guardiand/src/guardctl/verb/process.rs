@@ -1,11 +1,10 @@
 //! run, exec and attach: a process, and the caller's terminal or pipes.
 
-use anyhow::bail;
 use guardian_contract::garden::{ContainerSpec, ProcessSpec};
 
 use crate::cli::{AttachArgs, ExecArgs, RunArgs};
 use crate::client::Client;
-use crate::process::{Events, Join, Outcome, Process, note};
+use crate::process::{Events, Join, Outcome, Process};
 use crate::stdio;
 
 /// Creates a container, runs one process in it, and removes it, come what may.
@@ -24,8 +23,8 @@ pub(super) fn run(client: &Client, args: RunArgs) -> anyhow::Result<u8> {
         false => start(client, &handle, process, args.process.join(), &events),
     };
     match outcome {
-        Ok(Outcome::Detached) => note(&format!("left running; container {handle}")),
-        _ if args.keep => note(&format!("container {handle} is kept")),
+        Ok(Outcome::Detached) => stdio::complain(&format!("left running; container {handle}")),
+        _ if args.keep => stdio::complain(&format!("container {handle} is kept")),
         _ => destroy(client, &handle, &events),
     }
     outcome.map(Outcome::code)
@@ -50,7 +49,7 @@ fn start(
     let (client, handle) = (client.clone(), handle.to_owned());
     let (process, interrupted) = events.complete(move || Process::run(&client, &handle, &spec))?;
     if interrupted {
-        bail!("interrupted");
+        events.interrupt();
     }
     process.interact(join, events)
 }
@@ -59,7 +58,7 @@ fn start(
 fn destroy(client: &Client, handle: &str, events: &Events) {
     let (client, name) = (client.clone(), handle.to_owned());
     if let Err(error) = events.complete(move || client.destroy(&name)) {
-        note(&format!("remove container {handle}: {error:#}"));
+        stdio::complain(&format!("remove container {handle}: {error:#}"));
     }
 }
 
@@ -75,7 +74,7 @@ pub(super) fn exec(client: &Client, args: &ExecArgs) -> anyhow::Result<u8> {
     let events = Events::open()?;
     let outcome = start(client, &args.handle, spec, args.process.join(), &events)?;
     if outcome == Outcome::Detached {
-        note("left running");
+        stdio::complain("left running");
     }
     Ok(outcome.code())
 }

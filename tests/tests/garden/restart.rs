@@ -1,0 +1,91 @@
+//! A server that dies takes nothing with it.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use guardian_contract::depot::Init;
+
+use crate::{code, ctl, stdout, with_each_runtime};
+
+/// Ticks, then ends with a code of its own.
+const TICKS: &str =
+    "i=0; while [ $i -lt 60 ]; do echo tick $i; i=$((i+1)); sleep 0.05; done; exit 7";
+
+#[test]
+fn a_process_outlives_kill_9_of_the_server() {
+    with_each_runtime("kill -9 and attach", |daemon| {
+        let handle = daemon.handle("survivor");
+        daemon.ctl(&["create", "--handle", &handle]).unwrap();
+        let mut client = daemon
+            .guardctl()
+            .args(["exec", "--id", "p", &handle, "--", "sh", "-c", TICKS])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(client.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "tick 0\n");
+        let pidfile = daemon.path("depot").join(&handle).join("processes/p/pidfile");
+        let pid = || std::fs::read_to_string(&pidfile).unwrap().trim().parse::<i32>().unwrap();
+        let process = Init::of(pid()).unwrap();
+
+        daemon.kill().unwrap();
+        assert_eq!(client.wait().unwrap().code(), Some(125), "the client lost its server");
+        assert!(process.is_alive());
+        daemon.up().unwrap();
+
+        assert_eq!(daemon.handles().unwrap().as_slice(), std::slice::from_ref(&handle));
+        let output = ctl(daemon, &["attach", &handle, "p"]);
+        assert_eq!(code(&output), 7);
+        assert_eq!(pid(), process.pid);
+        let said = stdout(&output);
+        let numbers: Vec<u32> =
+            said.lines().map(|line| line.trim_start_matches("tick ").parse().unwrap()).collect();
+        let first = *numbers.first().expect("no output after the restart");
+        assert_eq!(numbers, (first..60).collect::<Vec<_>>(), "no tick is lost or doubled");
+        // Its exit code is still known to whoever asks later.
+        assert_eq!(code(&ctl(daemon, &["attach", &handle, "p"])), 7);
+    });
+}
+
+#[test]
+fn an_exit_while_the_server_is_away_is_known_afterwards() {
+    with_each_runtime("exit while away", |daemon| {
+        let handle = daemon.handle("away");
+        daemon.ctl(&["create", "--handle", &handle]).unwrap();
+        let words =
+            ["exec", "--detach", "--id", "p", &handle, "--", "sh", "-c", "sleep 0.3; exit 5"];
+        daemon.ctl(&words).unwrap();
+        daemon.kill().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        daemon.up().unwrap();
+        assert_eq!(code(&ctl(daemon, &["attach", &handle, "p"])), 5);
+        let echo = daemon.ctl(&["exec", &handle, "--", "echo", "still here"]).unwrap();
+        assert_eq!(echo, "still here\n");
+    });
+}
+
+#[test]
+fn a_create_cut_short_leaves_nothing() {
+    with_each_runtime("kill -9 during create", |daemon| {
+        for delay in [5, 20, 50, 90] {
+            let handle = daemon.handle(&format!("half{delay}"));
+            let mut client = daemon
+                .guardctl()
+                .args(["create", "--handle", &handle])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(delay));
+            daemon.kill().unwrap();
+            client.wait().unwrap();
+            daemon.up().unwrap();
+            // What was complete stays; what was not is unwound in the background.
+            daemon.destroy_all().unwrap();
+            let left = daemon.leftovers().unwrap();
+            assert_eq!(left, Vec::<String>::new(), "killed after {delay} ms");
+        }
+    });
+}

@@ -1,0 +1,174 @@
+//! `cargo xtask bench`: our latencies beside the bare runtime's, measured alternately in one run,
+//! and what our programs take of the memory.
+
+mod floor;
+mod memory;
+mod ours;
+mod table;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use guardian_tests::daemon::{Daemon, Options};
+use guardian_tests::hierarchy::Hierarchies;
+use guardian_tests::{host, image};
+use serde::Serialize;
+
+use crate::{build, interrupt, need, say};
+
+/// `bench`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The runtimes to measure
+    #[arg(long, value_delimiter = ',', default_value = "runc,crun")]
+    runtime: Vec<String>,
+
+    /// How many times each thing is done
+    #[arg(long, default_value_t = 30)]
+    count: usize,
+
+    /// Write the numbers here as JSON, too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// All numbers of one runtime.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    runtime: String,
+    count: usize,
+    latencies: Vec<Comparison>,
+    memory: memory::Numbers,
+}
+
+/// One thing done by us and by the bare runtime.
+#[derive(Debug, Serialize)]
+pub(crate) struct Comparison {
+    name: &'static str,
+    floor_name: &'static str,
+    ours: Summary,
+    floor: Summary,
+    /// Ours by the floor's, of the medians.
+    ratio: f64,
+}
+
+/// Milliseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Summary {
+    p50: f64,
+    p95: f64,
+}
+
+/// What one life of a container took.
+#[derive(Debug, Default)]
+pub(crate) struct Times {
+    create: Vec<Duration>,
+    run: Vec<Duration>,
+    destroy: Vec<Duration>,
+}
+
+/// Measures.
+///
+/// # Errors
+/// When something is missing or fails, or a server leaves something behind.
+pub(crate) fn bench(args: &Args) -> anyhow::Result<()> {
+    if !host::is_root() {
+        bail!("containers are made by root; try: sudo cargo xtask bench");
+    }
+    if args.count == 0 {
+        bail!("--count must be at least 1");
+    }
+    interrupt::catch()?;
+    need::ensure(&need::CONTAINER)?;
+    build::release()?;
+    let image = image::make(&image::cache())?;
+    let hierarchies = Hierarchies::now();
+    let mut reports = Vec::new();
+    for runtime in &args.runtime {
+        let options =
+            Options { runtime: runtime.clone(), image: image.clone(), ..Options::default() };
+        let daemon = Daemon::start(options)?;
+        let measured = measure(&daemon, runtime, args.count);
+        let mut left = daemon.finish()?;
+        left.extend(hierarchies.restore());
+        if !left.is_empty() {
+            bail!("left behind:\n  {}", left.join("\n  "));
+        }
+        let report = measured?;
+        say(&table::render(&report));
+        reports.push(report);
+    }
+    if let Some(path) = &args.json {
+        guardian_contract::file::replace_mode(path, &serde_json::to_vec_pretty(&reports)?, 0o644)?;
+    }
+    Ok(())
+}
+
+fn measure(daemon: &Daemon, runtime: &str, count: usize) -> anyhow::Result<Report> {
+    let floor = floor::Floor::prepare(daemon, runtime)?;
+    let (mut ours, mut bare) = (Times::default(), Times::default());
+    // The first life pays for unpacking the image and for cold caches.
+    ours::life(daemon, "warm", &mut Times::default())?;
+    floor.life("warm", &mut Times::default())?;
+    for number in 0..count {
+        interrupt::check()?;
+        ours::life(daemon, &format!("o{number}"), &mut ours)?;
+        floor.life(&format!("f{number}"), &mut bare)?;
+    }
+    Ok(Report {
+        runtime: runtime.to_owned(),
+        count,
+        latencies: vec![
+            compare("create", "run --detach", &ours.create, &bare.create),
+            compare("run /bin/true and wait", "exec", &ours.run, &bare.run),
+            compare("destroy", "delete --force", &ours.destroy, &bare.destroy),
+        ],
+        memory: memory::measure(daemon)?,
+    })
+}
+
+fn compare(
+    name: &'static str,
+    floor_name: &'static str,
+    ours: &[Duration],
+    floor: &[Duration],
+) -> Comparison {
+    let (ours, floor) = (summary(ours), summary(floor));
+    Comparison { name, floor_name, ours, floor, ratio: ours.p50 / floor.p50 }
+}
+
+/// Returns median and 95th percentile (nearest rank).
+fn summary(times: &[Duration]) -> Summary {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    let rank = |percent: usize| {
+        let at = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+        sorted.get(at).map_or(0.0, |time| time.as_secs_f64() * 1000.0)
+    };
+    Summary { p50: rank(50), p95: rank(95) }
+}
+
+/// Does something and notes how long it took.
+fn timed<T>(
+    times: &mut Vec<Duration>,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let start = Instant::now();
+    let result = work()?;
+    times.push(start.elapsed());
+    Ok(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_values_that_occurred() {
+        let times: Vec<Duration> = (1..=20).rev().map(Duration::from_millis).collect();
+        let Summary { p50, p95 } = summary(&times);
+        assert_eq!((p50, p95), (10.0, 19.0));
+        assert_eq!(summary(&times[..1]).p95, 20.0);
+    }
+}

@@ -1,0 +1,41 @@
+//! A report as aligned text.
+
+use std::fmt::Write;
+
+use super::Report;
+
+/// Returns the table.
+pub(super) fn render(report: &Report) -> String {
+    let mut text = format!("\n{}, {} times each, milliseconds\n", report.runtime, report.count);
+    let _ = writeln!(
+        text,
+        "{:<24}{:>9}{:>9}    {:<16}{:>9}{:>9}{:>9}",
+        "", "p50", "p95", "bare runtime", "p50", "p95", "ratio"
+    );
+    for row in &report.latencies {
+        let _ = writeln!(
+            text,
+            "{:<24}{:>9.1}{:>9.1}    {:<16}{:>9.1}{:>9.1}{:>8.2}x",
+            row.name,
+            row.ours.p50,
+            row.ours.p95,
+            row.floor_name,
+            row.floor.p50,
+            row.floor.p95,
+            row.ratio
+        );
+    }
+    let _ = writeln!(text, "\n{:<24}{:>9}{:>9}{:>9}", "memory, KiB", "rss", "pss", "private");
+    let memory = &report.memory;
+    for (name, numbers) in [
+        ("guardiand, idle", memory.server_idle),
+        ("dadoo, per process", memory.dadoo),
+        ("init, per container", memory.init),
+    ] {
+        let (rss, pss, private) = (numbers.rss_kib, numbers.pss_kib, numbers.private_kib);
+        let _ = writeln!(text, "{name:<24}{rss:>9}{pss:>9}{private:>9}");
+    }
+    let added = memory.server_per_container_kib;
+    let _ = write!(text, "{:<24}{added:>9.1}", "guardiand, per container");
+    text
+}
