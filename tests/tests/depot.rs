@@ -1,11 +1,7 @@
 //! `depot`: bundles that real runtimes start, seen from inside the containers.
 //!
 //! Needs root, a static busybox, and runc or crun; what is missing is said by name and skipped.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test fails by panicking, and says what it skipped"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, and says what it skipped")]
 
 use std::fs;
 use std::io::Write;
