@@ -1,5 +1,7 @@
 //! A container with a busybox in it, and the part of a server that starts a dadoo.
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use std::fs::{self, File, OpenOptions};
 use std::io::{PipeReader, Read, Write};
 use std::os::fd::AsRawFd;
@@ -328,8 +330,8 @@ pub(crate) fn in_background(mut command: Command) -> Child {
 }
 
 pub(crate) fn kill(pid: u32, signal: &str) {
-    let pid = pid.to_string();
-    assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+    let signal: Signal = format!("SIG{signal}").parse().unwrap();
+    nix::sys::signal::kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
 }
 
 /// How often a process has been woken.

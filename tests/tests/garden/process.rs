@@ -1,5 +1,7 @@
 //! Exit codes, streams and terminals.
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -43,7 +45,8 @@ fn a_signal_to_run_ends_the_process_and_removes_the_container() {
             .unwrap();
         let mut ready = [0; 6];
         child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
-        host::run(&["kill", "-INT", &child.id().to_string()]).unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        kill(pid, Signal::SIGINT).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(9));
         assert_eq!(daemon.handles().unwrap(), Vec::<String>::new());
     });
