@@ -28,8 +28,9 @@ use tokio::sync::watch;
 
 use fanout::Fanout;
 
-/// One read of output. Two of a pipe's default capacity.
-const CHUNK_BYTES: usize = 128 * 1024;
+/// One read of output: a pipe's default capacity. Not more: glibc gives memory back to the kernel
+/// only as long as nothing of 128 KiB and above was ever freed (mallopt(3), M_MMAP_THRESHOLD).
+const CHUNK_BYTES: usize = 64 * 1024;
 
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

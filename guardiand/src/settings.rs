@@ -102,6 +102,7 @@ fn network_plugin(flags: &cli::Server, beside: &Path) -> anyhow::Result<NetworkP
     flag("--port-pool-size", &network.port_pool_size);
     flag("--mtu", &network.mtu);
     network.deny_network.iter().for_each(|cidr| flag("--deny-network", cidr));
+    network.dns_server.iter().for_each(|ip| flag("--dns-server", ip));
     network.external_ip.iter().for_each(|ip| flag("--external-ip", ip));
     if !flags.listen.tag.is_empty() {
         flag("--tag", &flags.listen.tag);
