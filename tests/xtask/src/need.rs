@@ -28,8 +28,15 @@ pub(crate) const CONTAINER: [Need; 5] = [
 ];
 
 /// What the tests need beyond that.
-pub(crate) const TESTS: [Need; 3] =
-    [need("runc", "runc"), need("skopeo", "skopeo"), need("umoci", "umoci")];
+pub(crate) const TESTS: [Need; 7] = [
+    need("runc", "runc"),
+    need("skopeo", "skopeo"),
+    need("umoci", "umoci"),
+    need("ping", "iputils-ping"),
+    need("mkfs.ext4", "e2fsprogs"),
+    need("chattr", "e2fsprogs"),
+    need("script", "bsdutils"),
+];
 
 /// Installs what is missing with apt-get, as root on Debian and its kin.
 ///
@@ -40,7 +47,8 @@ pub(crate) fn ensure(needs: &[Need]) -> anyhow::Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    let mut packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    packages.dedup();
     let programs: Vec<&str> = missing.iter().map(|need| need.program).collect();
     let Some(apt) = host::program("apt-get").filter(|_| host::is_root()) else {
         bail!(
