@@ -112,6 +112,11 @@ impl Daemon {
         self.directory.path().join(name)
     }
 
+    /// Returns the server's default image.
+    pub fn image(&self) -> &str {
+        &self.options.image
+    }
+
     /// Returns the server's socket.
     pub fn socket(&self) -> PathBuf {
         self.path("garden.sock")

@@ -15,6 +15,8 @@ mod failure;
 mod file;
 #[path = "garden/life.rs"]
 mod life;
+#[path = "garden/pea.rs"]
+mod pea;
 #[path = "garden/process.rs"]
 mod process;
 #[path = "garden/restart.rs"]

@@ -115,7 +115,7 @@ impl Guardian {
 
 /// Refuses what Garden refuses.
 fn refuse(spec: &ProcessSpec) -> anyhow::Result<()> {
-    if !spec.bind_mounts.is_empty() {
+    if !spec.bind_mounts.is_empty() && spec.image.uri.is_empty() {
         let text = "Running a process with bind mounts and no image provided is not allowed";
         return Err(Fault::invalid(text).into());
     }

@@ -1,7 +1,7 @@
 //! The arguments that say what a process should be: of `run`, `exec` and `attach`.
 
 use clap::Args;
-use guardian_contract::garden::ProcessSpec;
+use guardian_contract::garden::{BindMount, ImageRef, ProcessSpec};
 
 use super::{ContainerArgs, parse};
 use crate::process::{Input, Join};
@@ -94,7 +94,15 @@ pub(crate) struct ExecArgs {
 
     /// Its environment; K alone takes the caller's value
     #[arg(short, long = "env", value_name = "K=V", value_parser = parse::variable)]
-    pub(crate) env: Vec<String>,
+    env: Vec<String>,
+
+    /// Give it a root filesystem of its own, made of this image
+    #[arg(long, value_name = "URI")]
+    image: Option<String>,
+
+    /// With --image: show a file or directory of the server's host inside; writable unless :ro
+    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro|rw]", value_parser = parse::bind_mount, requires = "image")]
+    mounts: Vec<BindMount>,
 
     /// The process
     #[command(flatten)]
@@ -106,6 +114,18 @@ pub(crate) struct ExecArgs {
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,
+}
+
+impl ExecArgs {
+    /// Returns the specification that the API takes.
+    pub(crate) fn spec(&self) -> ProcessSpec {
+        let uri = self.image.clone().unwrap_or_default();
+        ProcessSpec {
+            image: ImageRef { uri, ..ImageRef::default() },
+            bind_mounts: self.mounts.clone(),
+            ..self.process.spec(&self.command, &self.env)
+        }
+    }
 }
 
 /// `attach`

@@ -64,7 +64,7 @@ fn destroy(client: &Client, handle: &str, events: &Events) {
 
 /// Runs a process in a container that exists.
 pub(super) fn exec(client: &Client, args: &ExecArgs) -> anyhow::Result<u8> {
-    let spec = args.process.spec(&args.command, &args.env);
+    let spec = args.spec();
     if args.detach {
         // Nobody waits for the end: a control connection that closes leaves the process alone.
         let process = Process::run(client, &args.handle, &spec)?;
