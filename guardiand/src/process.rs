@@ -13,7 +13,7 @@ pub(crate) mod spec;
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -26,6 +26,7 @@ use serde_json::json;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
+use crate::container::lock;
 use fanout::Fanout;
 
 /// One read of output: a pipe's default capacity. Not more: glibc gives memory back to the kernel
@@ -110,10 +111,21 @@ impl Process {
         Some(process)
     }
 
+    /// Finds how a process ended that ran and runs no more; `None` for one that never was, or that
+    /// is being started or kept: its output has a reader already.
+    pub(crate) fn ended_in(id: Handle, dir: ProcessDir) -> Option<Arc<Self>> {
+        if !dir.pidfile().exists() || keeper_is_alive(&dir.exit()) {
+            return None;
+        }
+        let process = Self::started(id, dir);
+        process.end(read_ending(&process.dir));
+        Some(process)
+    }
+
     /// Reads output and awaits the end, from now on, in the background. The end is told once the
     /// output was read, or `drain` after the process is gone.
     pub(crate) fn watch(self: &Arc<Self>, pipes: Pipes, drain: Duration) {
-        *self.first_stdin.lock().unwrap_or_else(PoisonError::into_inner) = Some(pipes.stdin);
+        *lock(&self.first_stdin) = Some(pipes.stdin);
         let process = Arc::clone(self);
         tokio::spawn(async move {
             let pumps = async {
@@ -145,7 +157,7 @@ impl Process {
     fn end(&self, ending: Ending) {
         self.stdout.end();
         self.stderr.end();
-        self.first_stdin.lock().unwrap_or_else(PoisonError::into_inner).take();
+        lock(&self.first_stdin).take();
         self.ending.send_replace(Some(ending));
     }
 
@@ -166,7 +178,7 @@ impl Process {
     /// # Errors
     /// When the FIFO is gone.
     pub(crate) fn stdin(&self) -> io::Result<pipe::Sender> {
-        let first = self.first_stdin.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let first = lock(&self.first_stdin).take();
         first.map_or_else(|| open_stdin(&self.dir), Ok)
     }
 

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use guardian_contract::depot::Depot;
-use guardian_contract::ids::IdMaps;
 
 use crate::cli;
 use crate::plugin::{
@@ -52,7 +51,7 @@ impl Settings {
         Ok(Self {
             depot: Depot::at(std::path::absolute(&flags.lifecycle.depot)?),
             depot_tool: DepotTool::new(sibling(&flags.tools.depot_bin, "depot")?, &init, &flags)?,
-            images: image_plugins(&flags.image, &ids.default, &beside)?,
+            images: image_plugins(&flags.image, &beside)?,
             network: network_plugin(&flags, &beside)?,
             runtime: runtime::Runtime::new(&flags.tools),
             dadoo: sibling(&flags.tools.dadoo_bin, "dadoo")?,
@@ -69,11 +68,7 @@ fn present(path: &Path) -> anyhow::Result<PathBuf> {
     Ok(std::path::absolute(path)?)
 }
 
-fn image_plugins(
-    flags: &cli::Image,
-    default_ids: &IdMaps,
-    beside: &Path,
-) -> anyhow::Result<ImagePlugins> {
+fn image_plugins(flags: &cli::Image, beside: &Path) -> anyhow::Result<ImagePlugins> {
     let ours = beside.join("rootfs");
     let choose = |given: &Option<PathBuf>| match given {
         Some(path) => present(path).map(|path| Some((path, false))),
@@ -83,7 +78,6 @@ fn image_plugins(
     Ok(ImagePlugins::new(
         (choose(&flags.image_plugin)?, &flags.image_plugin_extra_arg),
         (choose(&flags.privileged_image_plugin)?, &flags.privileged_image_plugin_extra_arg),
-        default_ids.clone(),
     ))
 }
 

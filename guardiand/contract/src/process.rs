@@ -103,8 +103,3 @@ pub mod descriptor {
     /// Write end: one zero byte once dadoo holds the FIFOs.
     pub const SYNC: i32 = 5;
 }
-
-/// Returns the exit code for a process killed by `signal`: 128 + n, as shells have it.
-pub fn signalled(signal: i32) -> u8 {
-    u8::try_from(128 + signal).unwrap_or(u8::MAX)
-}

@@ -81,17 +81,12 @@ impl Guardian {
         Ok(self.attachments.attach(&process))
     }
 
-    fn process(self: &Arc<Self>, container: &Arc<Container>, id: &str) -> Option<Arc<Process>> {
+    fn process(&self, container: &Container, id: &str) -> Option<Arc<Process>> {
         let id: Handle = id.parse().ok()?;
         if let Some(process) = container.processes().get(&id) {
             return Some(Arc::clone(process));
         }
-        let drain = self.settings.flags.lifecycle.drain_timeout;
-        let process = Process::adopt(id.clone(), container.bundle.process(&id), drain)?;
-        if !process.has_ended() {
-            self.keep(container, Arc::clone(&process));
-        }
-        Some(process)
+        Process::ended_in(id.clone(), container.bundle.process(&id))
     }
 
     /// Keeps a running process at hand until it has ended; afterwards its directory is enough.

@@ -34,16 +34,11 @@ struct Plugin {
 pub(crate) struct ImagePlugins {
     unprivileged: Option<Plugin>,
     privileged: Option<Plugin>,
-    default_ids: IdMaps,
 }
 
 impl ImagePlugins {
     /// Returns the two plugins with the arguments that come before their verbs.
-    pub(crate) fn new(
-        unprivileged: (Choice, &[String]),
-        privileged: (Choice, &[String]),
-        default_ids: IdMaps,
-    ) -> Self {
+    pub(crate) fn new(unprivileged: (Choice, &[String]), privileged: (Choice, &[String])) -> Self {
         let plugin = |(choice, extra): (Choice, &[String])| {
             choice.map(|(program, is_ours)| Plugin {
                 program,
@@ -51,7 +46,7 @@ impl ImagePlugins {
                 is_ours,
             })
         };
-        Self { unprivileged: plugin(unprivileged), privileged: plugin(privileged), default_ids }
+        Self { unprivileged: plugin(unprivileged), privileged: plugin(privileged) }
     }
 
     /// Makes the root filesystem of a container or pea. `ids` are the maps of an unprivileged
@@ -148,9 +143,6 @@ impl ImagePlugins {
 
     async fn call(&self, plugin: &Plugin, verb: &[OsString]) -> anyhow::Result<Outcome> {
         let mut args = plugin.extra.clone();
-        if plugin.is_ours {
-            args.extend(mapping_flags(&self.default_ids));
-        }
         args.extend_from_slice(verb);
         invoke(&plugin.program, &args, &[], DEADLINE).await
     }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use guardian_contract::log;
@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::Process;
 use super::fanout::{Fanout, IDLE_LIMIT_BYTES, Ticket};
+use crate::container::lock;
 
 /// How long output can still be asked for after the end, and how long all of it is kept for a
 /// client that has not asked yet: Garden's promise.
@@ -112,8 +113,8 @@ impl Attachments {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Attachment>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Attachment>>> {
+        lock(&self.known)
     }
 }
 

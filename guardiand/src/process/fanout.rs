@@ -6,10 +6,12 @@
 //! bytes: the process is never blocked, which is Garden's promise.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+
+use crate::container::lock;
 
 /// How far behind a reader may be, in bytes: gdn's 4000 chunks, rounded down to what a slow
 /// reader of a 50 MB burst needs.
@@ -133,8 +135,7 @@ impl Fanout {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Nothing panics while holding it; if something did, the queue is still a queue.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 }
 

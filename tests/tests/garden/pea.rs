@@ -14,7 +14,12 @@ fn a_pea_sees_its_bind_mounts_and_a_plain_process_may_have_none() {
         let image = daemon.image().to_owned();
         let pea = ["exec", "--image", &image, "-v", &mount, &handle, "--"];
         let output = ctl(daemon, &[&pea[..], &["cat", "/mnt/shown/note"]].concat());
-        assert_eq!((code(&output), stdout(&output).as_str()), (0, "from the host\n"), "{}", stderr(&output));
+        assert_eq!(
+            (code(&output), stdout(&output).as_str()),
+            (0, "from the host\n"),
+            "{}",
+            stderr(&output)
+        );
         let output = ctl(daemon, &[&pea[..], &["touch", "/mnt/shown/note"]].concat());
         assert_eq!(code(&output), 1, "{}", stderr(&output));
         let inside = ctl(daemon, &["exec", &handle, "--", "ls", "/mnt/shown"]);
