@@ -9,14 +9,14 @@ use guardian_contract::process::ProcessDir;
 use guardian_contract::run::Answer;
 
 use crate::keep::{Start, Task};
-use crate::{attach, control, detach, keep};
+use crate::{attach, control, detach, keep, relay};
 
 /// The exit code of dadoo's own failures (gdn's; clap uses it for wrong usage too).
 pub(crate) const OWN_FAILURE: u8 = 2;
 
 /// gdn writes these with a single dash, as Go's flag package has it.
-const VALUE_FLAGS: [&str; 2] = ["runc-root", "socket-dir-path"];
-const BARE_FLAGS: [&str; 1] = ["tty"];
+const VALUE_FLAGS: [&str; 3] = ["runc-root", "socket-dir-path", "tree"];
+const BARE_FLAGS: [&str; 2] = ["tty", "pass-stdio"];
 
 const ABOUT: &str = "\
 Keep one process of a container: start it through the OCI runtime, hold its FIFOs open, and \
@@ -33,7 +33,8 @@ By hand, with no daemon:
 
 A server hands dadoo three write ends of pipes: descriptor 3 gets one byte, the runtime's exit \
 status; 4 the runtime's log; 5 a zero byte once the FIFOs are open. By hand there are none, and \
-the runtime's log is DIR/runtime.log.
+the runtime's log is DIR/runtime.log. A process that is passed its streams needs nobody to open FIFOs:
+  dadoo --pass-stdio exec runc /tmp/p2 web-1 < process.json 6<data 7>&1 8>&2
 
 Exit codes: 2 dadoo failed, 3 the runtime failed, otherwise the process's own, or 128 + n if \
 signal n killed it.";
@@ -51,6 +52,14 @@ pub(crate) struct Cli {
     /// Where the console socket is made, for a moment; at most 80 characters
     #[arg(long, value_name = "DIR")]
     socket_dir_path: Option<PathBuf>,
+    /// Give the process descriptors 6, 7 and 8 of ours as its stdin, stdout and stderr, instead of
+    /// FIFOs
+    #[arg(long, conflicts_with_all = ["tty", "detach"])]
+    pass_stdio: bool,
+    /// Count the process as running as long as anything runs in this cgroup directory: itself and
+    /// all its descendants, for `exec` starts it there, where it must be a child of the container's
+    #[arg(long, value_name = "CGROUP")]
+    tree: Option<PathBuf>,
     /// Return as soon as the FIFOs can be attached to, and keep the process in the background;
     /// problems are then written to DIR/dadoo.log
     #[arg(long)]
@@ -69,10 +78,12 @@ enum Verb {
     Attach { dir: PathBuf },
     /// Wait for the process, and exit as it does
     Wait { dir: PathBuf },
-    /// Send a signal to the process: TERM, KILL, any other name, or a number
+    /// Send a signal to the process, or with --tree to all of it: TERM, KILL, any other name, or a number
     Signal { dir: PathBuf, signal: String },
     /// Resize the process's terminal; 0 means 80 columns, 24 rows
     Resize { dir: PathBuf, columns: u16, rows: u16 },
+    /// Copy stdin to descriptor 3, 4 to stdout and 5 to stderr, until 4 and 5 have ended
+    Relay,
 }
 
 #[derive(Debug, clap::Args)]
@@ -103,6 +114,7 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<Answer> {
         Verb::Signal { dir, signal } => {
             return control::signal(&ProcessDir::at(dir), &signal).map(|()| Answer::Silent);
         }
+        Verb::Relay => return relay::relay().map(|()| Answer::Silent),
         Verb::Resize { dir, columns, rows } => {
             return control::resize(&ProcessDir::at(dir), columns, rows).map(|()| Answer::Silent);
         }
@@ -118,6 +130,8 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<Answer> {
         dir,
         handle: target.handle,
         has_terminal: cli.tty,
+        passes_stdio: cli.pass_stdio,
+        tree: cli.tree.map(std::path::absolute).transpose()?,
         socket_base: cli.socket_dir_path,
     };
     keep::keep(start).map(Answer::Exit)

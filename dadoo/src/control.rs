@@ -14,6 +14,7 @@ use nix::unistd::write;
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use crate::status::{self, Watch};
+use crate::tree;
 
 /// Waits until the process has ended, and returns its exit code.
 ///
@@ -45,6 +46,9 @@ pub(crate) fn signal(dir: &ProcessDir, text: &str) -> anyhow::Result<()> {
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).context("open the process"));
     if !watch.is_kept() {
         return status::exitcode(dir).map(drop);
+    }
+    if let Some(tree) = tree::recorded(dir)? {
+        return tree::signal(&tree, number);
     }
     pidfd_send_signal(pidfd?, number).with_context(|| format!("signal pid {pid}"))
 }
@@ -97,7 +101,7 @@ mod tests {
     fn an_ended_process_needs_no_signal_and_is_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         let process = ProcessDir::at(dir.path());
-        crate::fifo::make(&process).unwrap();
+        crate::fifo::make(&process, true).unwrap();
         assert!(wait(&process).is_err());
         assert!(signal(&process, "TERM").is_err());
         // A pid that lives, and would be hit if nobody looked: our own.

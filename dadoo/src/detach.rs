@@ -19,7 +19,7 @@ const LOG: &str = "dadoo.log";
 /// # Errors
 /// When the process directory can't be made, or dadoo can't be started.
 pub(crate) fn detach(dir: &ProcessDir, args: Vec<OsString>) -> anyhow::Result<()> {
-    fifo::make(dir)?;
+    fifo::make(dir, true)?;
     // dadoo prints nothing on stdout. Holding `exit` there from before it lives, it is never taken
     // for dead by somebody who attaches right now.
     let exit = fifo::open_end(&dir.exit(), OFlag::O_RDWR)?;

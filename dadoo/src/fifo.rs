@@ -19,6 +19,13 @@ const SERVER_PATIENCE_S: u32 = 60;
 pub(crate) struct Fifos {
     /// Held for life: that it is open means that the process runs.
     pub(crate) exit: OwnedFd,
+    /// Those of the standard streams, unless they are passed.
+    pub(crate) streams: Option<Streams>,
+}
+
+/// The FIFOs of the standard streams.
+#[derive(Debug)]
+pub(crate) struct Streams {
     /// Held for life: the process blocks, and is not killed by SIGPIPE, while no server reads.
     pub(crate) keep_alive: [OwnedFd; 2],
     /// The process's own ends.
@@ -26,16 +33,17 @@ pub(crate) struct Fifos {
 }
 
 /// Makes the directory and the FIFOs that are missing in it, for somebody who starts a process by
-/// hand.
+/// hand; `has_streams` says whether its standard streams are among them.
 ///
 /// # Errors
 /// When a process has already run there, and when one can't be made.
-pub(crate) fn make(dir: &ProcessDir) -> anyhow::Result<()> {
+pub(crate) fn make(dir: &ProcessDir, has_streams: bool) -> anyhow::Result<()> {
     file::private_dir(dir.path())?;
     if dir.pidfile().exists() || dir.exitcode().exists() {
         bail!("{} has been used by a process before", dir.path().display());
     }
-    for path in dir.fifos() {
+    let streams = has_streams.then(|| dir.streams());
+    for path in streams.into_iter().flatten().chain(dir.signals()) {
         match mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(error) => return Err(error).with_context(|| format!("make {}", path.display())),
@@ -44,14 +52,24 @@ pub(crate) fn make(dir: &ProcessDir) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens dadoo's ends, waiting for somebody to open the others. With `has_server` the wait is
-/// bounded: SIGALRM ends a dadoo whose server has died.
+/// Opens dadoo's ends.
 ///
 /// # Errors
 /// With the path and the reason.
-pub(crate) fn open_all(dir: &ProcessDir, has_server: bool) -> anyhow::Result<Fifos> {
+pub(crate) fn open_all(
+    dir: &ProcessDir,
+    has_streams: bool,
+    has_server: bool,
+) -> anyhow::Result<Fifos> {
     // Opened first, unlike gdn's order, so that whoever waits finds it held at any time.
     let exit = open_end(&dir.exit(), OFlag::O_RDWR)?;
+    let streams = has_streams.then(|| open_streams(dir, has_server)).transpose()?;
+    Ok(Fifos { exit, streams })
+}
+
+/// Waits for somebody to open the other ends. With `has_server` the wait is bounded: SIGALRM ends
+/// a dadoo whose server has died.
+fn open_streams(dir: &ProcessDir, has_server: bool) -> anyhow::Result<Streams> {
     if has_server {
         alarm::set(SERVER_PATIENCE_S);
     }
@@ -61,7 +79,7 @@ pub(crate) fn open_all(dir: &ProcessDir, has_server: bool) -> anyhow::Result<Fif
     alarm::cancel();
     let keep_alive =
         [open_end(&dir.stdout(), OFlag::O_RDONLY)?, open_end(&dir.stderr(), OFlag::O_RDONLY)?];
-    Ok(Fifos { exit, keep_alive, stdio: [stdin, stdout, stderr] })
+    Ok(Streams { keep_alive, stdio: [stdin, stdout, stderr] })
 }
 
 /// Opens one end of a FIFO; it is closed on exec.

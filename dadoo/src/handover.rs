@@ -22,7 +22,8 @@ pub(crate) struct Kept {
     pub(crate) pid: Pid,
     pub(crate) dir: ProcessDir,
     pub(crate) exit: OwnedFd,
-    pub(crate) keep_alive: [OwnedFd; 2],
+    pub(crate) tree: Option<OwnedFd>,
+    pub(crate) keep_alive: Option<[OwnedFd; 2]>,
     pub(crate) terminal: Option<Terminal>,
 }
 
@@ -45,12 +46,15 @@ pub(crate) fn hand_over(program: &Path, kept: &Kept) -> anyhow::Result<Infallibl
     let mut argv = vec![c_string(program)?, c_string(kept.dir.path())?];
     argv.push(CString::new(kept.pid.to_string())?);
     let terminal = kept.terminal.as_ref();
-    let terminal = terminal.map(|t| [&t.master, &t.stdin, &t.stdout, &t.winsz]);
-    for descriptor in [&kept.exit].into_iter().chain(terminal.into_iter().flatten()) {
-        argv.push(CString::new(descriptor.as_raw_fd().to_string())?);
-        inherit(descriptor)?;
+    let terminal = terminal.map(|t| [&t.master, &t.stdin, &t.stdout, &t.winsz].map(Some));
+    let always = [Some(&kept.exit), kept.tree.as_ref()];
+    for descriptor in always.into_iter().chain(terminal.into_iter().flatten()) {
+        // 0, which is never one of these, says that there is none.
+        let number = descriptor.map_or(0, AsRawFd::as_raw_fd);
+        argv.push(CString::new(number.to_string())?);
+        descriptor.map_or(Ok(()), inherit)?;
     }
-    kept.keep_alive.iter().try_for_each(inherit)?;
+    kept.keep_alive.iter().flatten().try_for_each(inherit)?;
     std::env::set_current_dir(kept.dir.path()).context("enter the process directory")?;
     let no_environment: [CString; 0] = [];
     let program = c_string(program)?;

@@ -1,9 +1,10 @@
 //! The dadoo-hold program: what dadoo becomes once the process runs.
 //!
-//! `dadoo-hold DIR PID EXIT [MASTER STDIN STDOUT WINSZ]` waits for its child PID, relays its
-//! terminal if it has one, writes its exit code, and exits with it. The working directory is the
-//! process directory (DIR is for people who read `ps`); the capitals after PID are numbers of
-//! inherited descriptors. Others keep the FIFOs alive by being open.
+//! `dadoo-hold DIR PID EXIT TREE [MASTER STDIN STDOUT WINSZ]` waits for its child PID, relays its
+//! terminal if it has one, waits for its descendants if TREE is not 0, writes its exit code, and
+//! exits with it. The working directory is the process directory (DIR is for people who read `ps`);
+//! the capitals after PID are numbers of inherited descriptors. Others keep the FIFOs alive by being
+//! open.
 //!
 //! There is one of it for every process of every container, so it has no std: it takes 12 KiB of
 //! memory where dadoo itself, asleep, takes 200. It trusts its arguments, which only dadoo makes.
@@ -18,6 +19,8 @@ mod bare;
 mod relay;
 #[path = "hold/sys.rs"]
 mod sys;
+#[path = "hold/tree.rs"]
+mod tree;
 #[path = "hold/window.rs"]
 mod window;
 
@@ -36,17 +39,20 @@ fn start(arguments: Arguments) -> c_int {
     sys::set_name(c"dadoo");
     let number = |position| arguments.number(position);
     let ends = match arguments.count() {
-        4 => None,
-        8 => {
-            Some(Ends { master: number(4), stdin: number(5), stdout: number(6), winsz: number(7) })
+        5 => None,
+        9 => {
+            Some(Ends { master: number(5), stdin: number(6), stdout: number(7), winsz: number(8) })
         }
         _ => return OWN_FAILURE,
     };
-    let (pid, exit) = (number(2), number(3));
+    let (pid, exit, tree) = (number(2), number(3), number(4));
     let code = match ends {
         None => wait(pid),
         Some(ends) => wait_relaying(pid, ends),
     };
+    if tree != 0 {
+        tree::wait(tree);
+    }
     match code {
         Ok(code) => finish(pid, exit, code),
         Err(_) => {

@@ -1,4 +1,5 @@
-//! The write ends that a server hands to dadoo as descriptors 3, 4 and 5.
+//! The write ends that a server hands to dadoo as descriptors 3, 4 and 5, and the process's standard
+//! streams if they are 6, 7 and 8.
 //!
 //! Turning an inherited number into an owned descriptor is unsafe in Rust, since nothing proves
 //! that nobody else owns it. Opening `/proc/self/fd/N` again is safe, gives a descriptor that is
@@ -25,17 +26,23 @@ pub(crate) struct Inherited {
 
 impl Inherited {
     /// Takes the three descriptors over, and closes every other one above stderr: none of them
-    /// is meant for us, and somebody may be waiting for its end of file.
+    /// is meant for us, and somebody may be waiting for its end of file. With `passes_stdio` three
+    /// more stay open, until [`close_passed`].
     ///
     /// # Errors
-    /// When `/proc` can't be read.
-    pub(crate) fn adopt() -> anyhow::Result<Self> {
+    /// When `/proc` can't be read, or one of those three is not open.
+    pub(crate) fn adopt(passes_stdio: bool) -> anyhow::Result<Self> {
         let mut numbers = Vec::new();
         for entry in fs::read_dir("/proc/self/fd").context("list descriptors")? {
             numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
         }
         // The directory's own descriptor is in the list too, and closed already: no harm.
-        numbers.into_iter().filter(|number| *number > descriptor::SYNC).for_each(close_number);
+        let passed = if passes_stdio { &descriptor::PASSED[..] } else { &[] };
+        for number in passed {
+            ensure!(numbers.contains(number), "--pass-stdio: descriptor {number} is not open");
+        }
+        let is_ours = |number: &i32| *number <= descriptor::SYNC || passed.contains(number);
+        numbers.into_iter().filter(|number| !is_ours(number)).for_each(close_number);
         let adopted = Self {
             exit_status: reopen(descriptor::RUNTIME_EXIT).map(fs::File::from),
             log: reopen(descriptor::RUNTIME_LOG),
@@ -84,6 +91,11 @@ impl Inherited {
 /// The runtime's log of a process started by hand.
 pub(crate) const RUNTIME_LOG: &str = "runtime.log";
 
+/// Closes what was passed for the process, which has it by now.
+pub(crate) fn close_passed() {
+    descriptor::PASSED.into_iter().for_each(close_number);
+}
+
 /// Opens the pipe or file behind an inherited descriptor again. A person's shell may have left
 /// anything at that number: what can be read is not ours to write to.
 fn reopen(number: i32) -> Option<OwnedFd> {
@@ -97,7 +109,8 @@ fn reopen(number: i32) -> Option<OwnedFd> {
     let mut options = OpenOptions::new();
     options.append(is_log).write(true).custom_flags(OFlag::O_NONBLOCK.bits());
     // Above the inherited numbers, which are about to be closed.
-    rustix::io::fcntl_dupfd_cloexec(options.open(path).ok()?, descriptor::SYNC + 1).ok()
+    let [.., last] = descriptor::PASSED;
+    rustix::io::fcntl_dupfd_cloexec(options.open(path).ok()?, last + 1).ok()
 }
 
 /// Closes a descriptor that no object of ours owns.

@@ -13,11 +13,12 @@ use nix::unistd::{Pid, setsid};
 
 use crate::cli::OWN_FAILURE;
 use crate::console::{Console, socket_base};
-use crate::fifo::{self, Fifos};
+use crate::fifo::{self, Fifos, Streams};
 use crate::handover::{self, Kept};
-use crate::inherited::Inherited;
+use crate::inherited::{self, Inherited};
+use crate::runtime::Stdio;
 use crate::terminal::Terminal;
-use crate::{runtime, status};
+use crate::{runtime, status, tree};
 
 /// The exit code that tells of a runtime's failure.
 const RUNTIME_FAILURE: u8 = 3;
@@ -50,6 +51,8 @@ pub(crate) struct Start {
     pub(crate) dir: ProcessDir,
     pub(crate) handle: Handle,
     pub(crate) has_terminal: bool,
+    pub(crate) passes_stdio: bool,
+    pub(crate) tree: Option<PathBuf>,
     pub(crate) socket_base: Option<PathBuf>,
 }
 
@@ -59,31 +62,38 @@ pub(crate) struct Start {
 /// # Errors
 /// dadoo's own failures.
 pub(crate) fn keep(start: Start) -> anyhow::Result<u8> {
-    let mut inherited = Inherited::adopt()?;
+    let mut inherited = Inherited::adopt(start.passes_stdio)?;
     let keeper = handover::find_program()?;
     let socket_base = socket_base(start.socket_base.as_deref(), std::env::temp_dir())?;
     if !inherited.has_server() {
-        fifo::make(&start.dir)?;
+        fifo::make(&start.dir, !start.passes_stdio)?;
     }
     let runtime_log = inherited.take_log(&start.dir)?;
     // A terminal's hang-up must not reach us. The leader of a process group can't leave its
     // session; the signals blocked below are all that could hurt it there.
     let _ = setsid();
-    let fifos = fifo::open_all(&start.dir, inherited.has_server())?;
+    let fifos = fifo::open_all(&start.dir, !start.passes_stdio, inherited.has_server())?;
     inherited.tell_open();
 
     let console = match start.has_terminal {
         true => Some(Console::listen(&socket_base)?),
         false => None,
     };
+    let stdio = match (&console, &fifos.streams) {
+        (Some(console), _) => Stdio::Terminal(console.path()),
+        (None, Some(streams)) => Stdio::Fifos(&streams.stdio),
+        (None, None) => Stdio::Passed,
+    };
+    start.tree.as_deref().map_or(Ok(()), |tree| tree::record(&start.dir, tree))?;
     // From here on there is something to keep, and only the process's end ends us.
     SigSet::all().thread_block().context("block signals")?;
     set_child_subreaper(true).context("become subreaper")?;
-    let ran = runtime::run(&start, &fifos.stdio, console.as_ref().map(Console::path));
+    let ran = runtime::run(&start, stdio);
+    inherited::close_passed();
     drop(runtime_log);
     inherited.tell_exit_status(*ran.as_ref().unwrap_or(&OWN_FAILURE));
     match ran? {
-        0 => become_keeper(&keeper, start.dir, fifos, console),
+        0 => become_keeper(&keeper, start, fifos, console),
         code => {
             let text = format!("{} exited with status {code}", start.runtime.display());
             log::error("runtime-failed", &serde_json::json!({ "error": text }));
@@ -95,12 +105,12 @@ pub(crate) fn keep(start: Start) -> anyhow::Result<u8> {
 /// Takes hold of a process that has just been started, and keeps it.
 fn become_keeper(
     keeper: &Path,
-    dir: ProcessDir,
+    start: Start,
     fifos: Fifos,
     console: Option<Console>,
 ) -> anyhow::Result<u8> {
-    let pid = status::pid(&dir)?;
-    let kept = take_hold(pid, dir, fifos, console);
+    let pid = status::pid(&start.dir)?;
+    let kept = take_hold(pid, start, fifos, console);
     let failed = kept.and_then(|kept| handover::hand_over(keeper, &kept));
     // Nobody could read, wait for or end a process that is not kept.
     let _ = kill(pid, Signal::SIGKILL);
@@ -112,7 +122,7 @@ fn become_keeper(
 /// children are gone.
 fn take_hold(
     pid: Pid,
-    dir: ProcessDir,
+    start: Start,
     fifos: Fifos,
     console: Option<Console>,
 ) -> anyhow::Result<Kept> {
@@ -121,10 +131,13 @@ fn take_hold(
         File::options().read(true).write(true).open("/dev/null").context("open /dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
-    let [_, stdout, _] = fifos.stdio;
-    let terminal = match console {
-        None => None,
-        Some(console) => Some(Terminal::open(&dir, console.receive()?, stdout)?),
-    };
-    Ok(Kept { pid, dir, exit: fifos.exit, keep_alive: fifos.keep_alive, terminal })
+    let tree = start.tree.as_deref().map(tree::watch).transpose()?;
+    let (mut keep_alive, mut terminal) = (None, None);
+    if let Some(Streams { keep_alive: held, stdio: [_, stdout, _] }) = fifos.streams {
+        keep_alive = Some(held);
+        if let Some(console) = console {
+            terminal = Some(Terminal::open(&start.dir, console.receive()?, stdout)?);
+        }
+    }
+    Ok(Kept { pid, dir: start.dir, exit: fifos.exit, tree, keep_alive, terminal })
 }

@@ -11,10 +11,12 @@ mod flow;
 mod handover;
 mod inherited;
 mod keep;
+mod relay;
 mod runtime;
 mod spawn;
 mod status;
 mod terminal;
+mod tree;
 // Of dadoo-hold, which has no test harness.
 #[cfg(test)]
 #[path = "hold/window.rs"]

@@ -1,7 +1,7 @@
 //! The OCI runtime's part: the argv that runc and crun both understand, and how it ended.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::Context;
@@ -14,25 +14,30 @@ use crate::spawn::spawn;
 /// What a server is told of a runtime that a signal killed (gdn's -1 as a byte).
 const SIGNALLED: u8 = 0xff;
 
-/// Runs the runtime, and returns its exit status. Without a terminal the process gets `stdio`;
-/// with one, the runtime sends its master to the socket at `console`.
+/// Where the process's standard streams come from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Stdio<'a> {
+    /// Ends of FIFOs.
+    Fifos(&'a [OwnedFd; 3]),
+    /// Passed descriptors.
+    Passed,
+    /// A terminal, whose master the runtime sends to this socket.
+    Terminal(&'a Path),
+}
+
+/// Runs the runtime, and returns its exit status.
 ///
 /// # Errors
 /// When the runtime can't be started.
-pub(crate) fn run(
-    start: &Start,
-    stdio: &[OwnedFd; 3],
-    console: Option<&Path>,
-) -> anyhow::Result<u8> {
-    let argv = argv(start, std::process::id(), console);
-    let pid = match console {
-        None => {
-            let [stdin, stdout, stderr] = stdio;
-            spawn(argv, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])
+pub(crate) fn run(start: &Start, stdio: Stdio<'_>) -> anyhow::Result<u8> {
+    let pid = match stdio {
+        Stdio::Fifos(ends) => {
+            spawn(argv(start, std::process::id(), None), ends.each_ref().map(AsRawFd::as_raw_fd))
         }
-        Some(_) => {
+        Stdio::Passed => spawn(argv(start, std::process::id(), None), descriptor::PASSED),
+        Stdio::Terminal(console) => {
             let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
-            spawn(argv, [null.as_fd(); 3])
+            spawn(argv(start, std::process::id(), Some(console)), [null.as_raw_fd(); 3])
         }
     }?;
     // Only this child: others are the process and its children, which are waited for later.
@@ -57,6 +62,8 @@ fn argv(start: &Start, keeper: u32, console: Option<&Path>) -> Vec<OsString> {
         Task::Exec => {
             argv.extend(["-p".into(), format!("/proc/{keeper}/fd/0").into()]);
             argv.extend(console.map(|_| "--tty".into()));
+            let leaf = start.tree.as_deref().and_then(Path::file_name);
+            argv.extend(leaf.into_iter().flat_map(|leaf| ["--cgroup".into(), leaf.into()]));
         }
         Task::Run => {
             argv.extend(["--no-new-keyring".into(), "--bundle".into(), start.dir.path().into()]);
@@ -83,6 +90,8 @@ mod tests {
             dir: ProcessDir::at("/p"),
             handle: "h".parse().unwrap(),
             has_terminal: false,
+            passes_stdio: false,
+            tree: None,
             socket_base: None,
         }
     }
@@ -113,6 +122,17 @@ mod tests {
                 format!(
                     "crun --root /r {head} run --detach --pid-file /p/pidfile --no-new-keyring \
                      --bundle /p --console-socket /t/s h"
+                ),
+            ),
+            (
+                Start {
+                    tree: Some("/sys/fs/cgroup/garden/h/p1".into()),
+                    ..start(Task::Exec, None)
+                },
+                None,
+                format!(
+                    "crun {head} exec --detach --pid-file /p/pidfile -p /proc/7/fd/0 \
+                     --cgroup p1 h"
                 ),
             ),
         ] {

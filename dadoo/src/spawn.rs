@@ -4,10 +4,11 @@
 //! process, would then be deaf to SIGTERM.
 
 use std::ffi::{CString, OsString};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStringExt;
 
 use anyhow::Context;
+use guardian_contract::process::descriptor;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawnp};
 use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
@@ -17,11 +18,12 @@ use nix::unistd::Pid;
 const NOT_HANDED_ON: [&[u8]; 4] =
     [b"LISTEN_FDS=", b"LISTEN_PID=", b"LISTEN_FDNAMES=", b"NOTIFY_SOCKET="];
 
-/// Starts `argv`, found in PATH, with `stdio` as its descriptors 0, 1 and 2.
+/// Starts `argv`, found in PATH, with `stdio` as its descriptors 0, 1 and 2. Passed ones
+/// are not closed on exec, so their numbers are closed after that.
 ///
 /// # Errors
 /// With the program and the reason.
-pub(crate) fn spawn(argv: Vec<OsString>, stdio: [BorrowedFd<'_>; 3]) -> anyhow::Result<Pid> {
+pub(crate) fn spawn(argv: Vec<OsString>, stdio: [RawFd; 3]) -> anyhow::Result<Pid> {
     let mut attributes = PosixSpawnAttr::init()?;
     attributes.set_flags(
         PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF,
@@ -30,7 +32,10 @@ pub(crate) fn spawn(argv: Vec<OsString>, stdio: [BorrowedFd<'_>; 3]) -> anyhow::
     attributes.set_sigdefault(&SigSet::all())?;
     let mut actions = PosixSpawnFileActions::init()?;
     for (number, descriptor) in (0..).zip(stdio) {
-        actions.add_dup2(descriptor.as_raw_fd(), number)?;
+        actions.add_dup2(descriptor, number)?;
+    }
+    for number in descriptor::PASSED.into_iter().filter(|number| stdio.contains(number)) {
+        actions.add_close(number)?;
     }
     let argv = argv.into_iter().map(|arg| CString::new(arg.into_vec()));
     let argv = argv.collect::<Result<Vec<_>, _>>().context("argument with a NUL")?;

@@ -13,6 +13,7 @@ use core::ptr::null;
 use syscalls::{Errno, Sysno, syscall};
 
 pub(crate) const POLLIN: c_short = 0x1;
+pub(crate) const POLLPRI: c_short = 0x2;
 pub(crate) const POLLOUT: c_short = 0x4;
 pub(crate) const POLLHUP: c_short = 0x10;
 
@@ -183,6 +184,12 @@ pub(crate) fn page() -> Result<&'static mut [u8], Errno> {
 pub(crate) fn read(from: c_int, bytes: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: the kernel writes at most that many bytes there.
     unsafe { syscall!(Sysno::read, from, bytes.as_mut_ptr(), bytes.len()) }
+}
+
+/// Reads once from the start of a file.
+pub(crate) fn read_start(from: c_int, bytes: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the kernel writes at most that many bytes there.
+    unsafe { syscall!(Sysno::pread64, from, bytes.as_mut_ptr(), bytes.len(), 0) }
 }
 
 /// Writes once.

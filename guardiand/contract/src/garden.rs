@@ -19,7 +19,7 @@ pub use limit::{BandwidthLimits, CpuLimits, DiskLimits, Limits, MemoryLimits, Pi
 pub use metric::{BulkMetrics, CpuStat, DiskStat, MemoryStat, Metrics, NetworkStat, PidStat};
 pub use net::{Icmp, IpRange, NetIn, NetOutRule, PortMapping, PortRange, protocol};
 pub use process::{ProcessLimits, ProcessPayload, ProcessSpec, ResourceLimits, Tty, TtyWindow};
-pub use process::{SIGNAL_KILL, SIGNAL_TERMINATE, SOURCE_STDIN};
+pub use process::{SIGNAL_KILL, SIGNAL_TERMINATE, SOURCE_STDIN, WaitFor};
 
 /// Go's `omitempty` for numbers, strings, lists and booleans: tells whether a value is the zero.
 pub(crate) fn is_zero<T: Default + PartialEq>(value: &T) -> bool {

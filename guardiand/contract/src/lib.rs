@@ -8,6 +8,7 @@
 //! | [`run`] | how a program is called: argv, one JSON in, one JSON out, exit code |
 //! | [`fault`] | how a failure is told |
 //! | [`log`] | how a log line looks |
+//! | [`control`] | run and attach with passed descriptors |
 //! | [`garden`] | the Garden API's types and its JSON habits |
 //! | [`depot`] | handles, bundle paths, what `depot create` reads |
 //! | [`process`] | the process directory |
@@ -18,6 +19,7 @@
 //! | [`file`] | replacing a file, holding a lock |
 //! | [`frame`] | private messages on a socket |
 
+pub mod control;
 pub mod depot;
 pub mod fault;
 pub mod file;

@@ -3,6 +3,9 @@
 //! gdn's layout to the letter: five FIFOs (`stdin stdout stderr winsz exit`), `pidfile` written by
 //! the runtime, `exitcode` written by dadoo before anything closes, and for a pea its own
 //! `config.json`. Somebody reading `exit` sees end of file when dadoo is gone.
+//!
+//! A process that was given its standard streams as open descriptors has no FIFOs for them, only
+//! `winsz` and `exit`.
 
 use std::path::{Path, PathBuf};
 
@@ -48,9 +51,14 @@ impl ProcessDir {
         self.0.join("exit")
     }
 
-    /// The five FIFOs, in the order in which gdn makes them.
-    pub fn fifos(&self) -> [PathBuf; 5] {
-        [self.stdin(), self.stdout(), self.stderr(), self.winsz(), self.exit()]
+    /// The three FIFOs of the standard streams.
+    pub fn streams(&self) -> [PathBuf; 3] {
+        [self.stdin(), self.stdout(), self.stderr()]
+    }
+
+    /// The two FIFOs that there always are.
+    pub fn signals(&self) -> [PathBuf; 2] {
+        [self.winsz(), self.exit()]
     }
 
     /// The host pid, decimal, written by the runtime.
@@ -61,6 +69,23 @@ impl ProcessDir {
     /// The exit code, decimal, written by dadoo.
     pub fn exitcode(&self) -> PathBuf {
         self.0.join("exitcode")
+    }
+
+    /// The cgroup directory of a process that counts as running as long as anything runs in there,
+    /// written by dadoo. Any other process has no such file.
+    pub fn cgroup(&self) -> PathBuf {
+        self.0.join("cgroup")
+    }
+
+    /// Says that the latest output is to be kept for whoever attaches; empty.
+    pub fn keep_output(&self) -> PathBuf {
+        self.0.join("keep-output")
+    }
+
+    /// The latest standard output and standard error of a process that has ended, where
+    /// [`ProcessDir::keep_output`] asked for it.
+    pub fn kept_output(&self) -> [PathBuf; 2] {
+        [self.0.join("stdout.tail"), self.0.join("stderr.tail")]
     }
 
     /// A pea's OCI configuration.
@@ -102,4 +127,6 @@ pub mod descriptor {
     pub const RUNTIME_LOG: i32 = 4;
     /// Write end: one zero byte once dadoo holds the FIFOs.
     pub const SYNC: i32 = 5;
+    /// With `--pass-stdio`: what the process gets as its standard input, output and error.
+    pub const PASSED: [i32; 3] = [6, 7, 8];
 }

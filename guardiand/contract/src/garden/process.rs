@@ -47,6 +47,23 @@ pub struct ProcessSpec {
     /// A pea's bind mounts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bind_mounts: Vec<BindMount>,
+    /// What must end before the process has ended. Not in gdn.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub wait_for: WaitFor,
+    /// Whether the latest output is kept for whoever attaches, now or after the end. Not in gdn.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub keep_output: bool,
+}
+
+/// What must end before a process has ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitFor {
+    /// The process itself.
+    #[default]
+    Process,
+    /// The process and all its descendants, daemons among them.
+    Tree,
 }
 
 /// A pea's own limits.
