@@ -89,7 +89,9 @@ pub(crate) fn keep(start: Start) -> anyhow::Result<u8> {
     SigSet::all().thread_block().context("block signals")?;
     set_child_subreaper(true).context("become subreaper")?;
     let ran = runtime::run(&start, stdio);
-    inherited::close_passed();
+    if start.passes_stdio {
+        inherited::close_passed();
+    }
     drop(runtime_log);
     inherited.tell_exit_status(*ran.as_ref().unwrap_or(&OWN_FAILURE));
     match ran? {

@@ -1,6 +1,7 @@
 //! Control groups of containers: found, read, emptied of directories. cgroups(7).
 
 pub(crate) mod hierarchies;
+pub(crate) mod leaf;
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -81,9 +82,13 @@ pub(crate) fn remove_parents(tag: &str) {
     }
 }
 
+fn parent_name(tag: &str) -> String {
+    if tag.is_empty() { "garden".into() } else { format!("garden-{tag}") }
+}
+
 /// The group of all our containers in every hierarchy that has one.
 fn parents(tag: &str) -> Vec<PathBuf> {
-    let name = if tag.is_empty() { "garden".to_owned() } else { format!("garden-{tag}") };
+    let name = parent_name(tag);
     let mut roots = children(Path::new(ROOT));
     roots.push(ROOT.into());
     let groups = roots.into_iter().filter(|root| is_hierarchy(root)).map(|root| root.join(&name));

@@ -5,6 +5,7 @@ mod cgroup;
 mod cli;
 mod connection;
 mod container;
+mod control;
 mod debug;
 mod files;
 mod guardian;

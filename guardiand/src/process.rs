@@ -12,7 +12,7 @@ pub(crate) mod messages;
 pub(crate) mod spec;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -52,6 +52,8 @@ pub(crate) struct Process {
     /// Its standard error.
     pub(crate) stderr: Fanout,
     dir: ProcessDir,
+    /// Signals the whole tree of a process that counts with its descendants.
+    dadoo: PathBuf,
     first_stdin: Mutex<Option<pipe::Sender>>,
     ending: watch::Sender<Option<Ending>>,
 }
@@ -60,10 +62,16 @@ pub(crate) struct Process {
 /// ends until the last byte is read: a FIFO that nobody holds forgets what is in it.
 #[derive(Debug)]
 pub(crate) struct Pipes {
+    exit: pipe::Receiver,
+    /// None for a process that was passed its streams.
+    streams: Option<Streams>,
+}
+
+#[derive(Debug)]
+struct Streams {
     stdin: pipe::Sender,
     stdout: pipe::Receiver,
     stderr: pipe::Receiver,
-    exit: pipe::Receiver,
 }
 
 impl Pipes {
@@ -73,12 +81,13 @@ impl Pipes {
     /// When a FIFO is missing.
     pub(crate) fn open(dir: &ProcessDir) -> io::Result<Self> {
         let read = |fifo| pipe::OpenOptions::new().open_receiver(fifo);
-        Ok(Self {
-            stdin: open_stdin(dir)?,
-            stdout: read(dir.stdout())?,
-            stderr: read(dir.stderr())?,
-            exit: read(dir.exit())?,
-        })
+        let exit = read(dir.exit())?;
+        if !dir.stdout().exists() {
+            return Ok(Self { exit, streams: None });
+        }
+        let (stdout, stderr) = (read(dir.stdout())?, read(dir.stderr())?);
+        let stdin = open_stdin(dir)?;
+        Ok(Self { exit, streams: Some(Streams { stdin, stdout, stderr }) })
     }
 }
 
@@ -91,19 +100,25 @@ fn open_stdin(dir: &ProcessDir) -> io::Result<pipe::Sender> {
 impl Process {
     /// Begins to watch a process that dadoo has just started. Readers that must miss nothing
     /// join before [`Process::watch`] is called.
-    pub(crate) fn started(id: Handle, dir: ProcessDir) -> Arc<Self> {
-        let (stdout, stderr) = (Fanout::keeping(), Fanout::keeping());
+    pub(crate) fn started(id: Handle, dir: ProcessDir, dadoo: &Path) -> Arc<Self> {
+        let keeps = dir.keep_output().exists();
+        let (stdout, stderr) = (Fanout::keeping(keeps), Fanout::keeping(keeps));
         let (first_stdin, ending) = (Mutex::default(), watch::Sender::new(None));
-        Arc::new(Self { id, dir, stdout, stderr, first_stdin, ending })
+        Arc::new(Self { id, dir, stdout, stderr, dadoo: dadoo.into(), first_stdin, ending })
     }
 
     /// Finds a process in its directory: one that runs is watched again, the end of one that
     /// does not is read. `None` when there is no such process.
-    pub(crate) fn adopt(id: Handle, dir: ProcessDir, drain: Duration) -> Option<Arc<Self>> {
+    pub(crate) fn adopt(
+        id: Handle,
+        dir: ProcessDir,
+        dadoo: &Path,
+        drain: Duration,
+    ) -> Option<Arc<Self>> {
         if !dir.exit().exists() && !dir.exitcode().exists() {
             return None;
         }
-        let process = Self::started(id, dir);
+        let process = Self::started(id, dir, dadoo);
         match Pipes::open(&process.dir) {
             Ok(pipes) if keeper_is_alive(&process.dir.exit()) => process.watch(pipes, drain),
             _ => process.end(read_ending(&process.dir)),
@@ -113,11 +128,15 @@ impl Process {
 
     /// Finds how a process ended that ran and runs no more; `None` for one that never was, or that
     /// is being started or kept: its output has a reader already.
-    pub(crate) fn ended_in(id: Handle, dir: ProcessDir) -> Option<Arc<Self>> {
+    pub(crate) fn ended_in(id: Handle, dir: ProcessDir, dadoo: &Path) -> Option<Arc<Self>> {
         if !dir.pidfile().exists() || keeper_is_alive(&dir.exit()) {
             return None;
         }
-        let process = Self::started(id, dir);
+        let process = Self::started(id, dir, dadoo);
+        let outputs = [&process.stdout, &process.stderr];
+        for (output, path) in outputs.into_iter().zip(process.dir.kept_output()) {
+            output.push(std::fs::read(path).unwrap_or_default().into());
+        }
         process.end(read_ending(&process.dir));
         Some(process)
     }
@@ -125,14 +144,16 @@ impl Process {
     /// Reads output and awaits the end, from now on, in the background. The end is told once the
     /// output was read, or `drain` after the process is gone.
     pub(crate) fn watch(self: &Arc<Self>, pipes: Pipes, drain: Duration) {
-        *lock(&self.first_stdin) = Some(pipes.stdin);
         let process = Arc::clone(self);
+        let outputs = pipes.streams.map(|streams| {
+            *lock(&self.first_stdin) = Some(streams.stdin);
+            (streams.stdout, streams.stderr)
+        });
         tokio::spawn(async move {
             let pumps = async {
-                tokio::join!(
-                    pump(pipes.stdout, &process.stdout),
-                    pump(pipes.stderr, &process.stderr)
-                )
+                if let Some((stdout, stderr)) = outputs {
+                    tokio::join!(pump(stdout, &process.stdout), pump(stderr, &process.stderr));
+                }
             };
             tokio::pin!(pumps);
             let mut is_drained = false;
@@ -150,8 +171,22 @@ impl Process {
             if !is_drained && tokio::time::timeout(drain, &mut pumps).await.is_err() {
                 log::info("output-held-open", &json!({"process": process.id.as_str()}));
             }
+            process.save_output();
             process.end(ending);
         });
+    }
+
+    /// Puts the latest output where it is found after the end, if that was asked for.
+    fn save_output(&self) {
+        if !self.dir.keep_output().exists() {
+            return;
+        }
+        for (output, path) in [&self.stdout, &self.stderr].into_iter().zip(self.dir.kept_output()) {
+            if let Err(error) = std::fs::write(&path, output.kept()) {
+                let data = json!({"path": path, "error": error.to_string()});
+                log::error("keep-output", &data);
+            }
+        }
     }
 
     fn end(&self, ending: Ending) {
@@ -182,8 +217,12 @@ impl Process {
         first.map_or_else(|| open_stdin(&self.dir), Ok)
     }
 
-    /// Sends a signal. A process that has ended is passed over.
+    /// Sends a signal, to the whole tree of a process that counts with its descendants. A process
+    /// that has ended is passed over.
     pub(crate) fn signal(&self, signal: Signal) {
+        if self.dir.cgroup().exists() {
+            return self.signal_tree(signal);
+        }
         let Some(pid) = self.pid() else { return };
         let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
         // dadoo is the parent and reaps only when it is about to end: while it lives, the pid is
@@ -191,6 +230,20 @@ impl Process {
         if !self.has_ended() && keeper_is_alive(&self.dir.exit()) {
             let _ = pidfd_send_signal(&pidfd, signal);
         }
+    }
+
+    fn signal_tree(&self, signal: Signal) {
+        let mut dadoo = tokio::process::Command::new(&self.dadoo);
+        dadoo.arg("signal").arg(self.dir.path()).arg(signal.as_raw().to_string());
+        let process = self.id.to_string();
+        tokio::spawn(async move {
+            let failure = match dadoo.output().await {
+                Ok(output) if output.status.success() => return,
+                Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+                Err(error) => error.to_string(),
+            };
+            log::error("signal", &json!({"process": process, "error": failure.trim()}));
+        });
     }
 
     /// Tells the terminal's new size. Without a terminal nobody listens, and nothing happens.

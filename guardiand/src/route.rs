@@ -204,7 +204,7 @@ async fn bulk_metrics(guardian: &Guardian, request: &Request) -> Reply {
     for handle in handles(request) {
         let measured = match guardian.find(handle) {
             Ok(container) => guardian.metrics(&container).await.map_err(|e| api_error(&e)),
-            Err(_) => guardian.pea_metrics(handle).await.map_err(|e| api_error(&e)),
+            Err(_) => guardian.process_metrics(handle).await.map_err(|e| api_error(&e)),
         };
         all.insert(
             handle,

@@ -22,7 +22,7 @@ use crate::connection::{self, Context};
 use crate::guardian::Guardian;
 use crate::http::wire::{Socket, Wire};
 use crate::settings::Settings;
-use crate::{cgroup, cli, debug};
+use crate::{cgroup, cli, control, debug};
 
 /// Where requests come from.
 enum Listener {
@@ -47,6 +47,7 @@ pub(crate) async fn serve(flags: cli::Server) -> anyhow::Result<()> {
     guardian_contract::file::private_dir(depot)
         .with_context(|| format!("depot {}", depot.display()))?;
     let listener = listen(&settings.flags.listen).await?;
+    let controls = listen_for_control(&settings.flags.listen)?;
     let external_ip = settings.flags.network.external_ip.map(|ip| ip.to_string());
     let host = settings.network.set_up(external_ip).await.context("set up the network")?;
     let guardian = Guardian::new(settings, host);
@@ -59,6 +60,9 @@ pub(crate) async fn serve(flags: cli::Server) -> anyhow::Result<()> {
     let (stop, stopping) = watch::channel(false);
     let (busy, mut idle) = mpsc::channel::<()>(1);
     let context = Context { guardian: Arc::clone(&guardian), stopping };
+    if let Some(controls) = controls {
+        tokio::spawn(control::serve(context.clone(), controls, busy.clone()));
+    }
     log::info("started", &address(&guardian.settings.flags.listen));
     loop {
         let socket = tokio::select! {
@@ -136,6 +140,16 @@ async fn listen(flags: &cli::Listen) -> anyhow::Result<Listener> {
     let mode = std::fs::Permissions::from_mode(flags.bind_socket_mode);
     std::fs::set_permissions(path, mode).with_context(context)?;
     Ok(Listener::Unix(listener))
+}
+
+/// Only who comes over a unix socket can pass descriptors.
+fn listen_for_control(flags: &cli::Listen) -> anyhow::Result<Option<control::Listener>> {
+    match flags.bind_ip {
+        Some(_) => Ok(None),
+        None => {
+            control::Listener::open(guardian_contract::control::path(&flags.bind_socket)).map(Some)
+        }
+    }
 }
 
 fn address(flags: &cli::Listen) -> serde_json::Value {

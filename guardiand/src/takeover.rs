@@ -64,7 +64,8 @@ pub(crate) async fn begin(
                     // A task of its own: a process that is being started when its client goes
                     // away is started all the same.
                     let guardian = Arc::clone(guardian);
-                    let work = tokio::spawn(async move { guardian.run(&container, spec).await });
+                    let work =
+                        tokio::spawn(async move { guardian.run(&container, spec, None).await });
                     let started = work.await.map_err(|error| ApiError::other(error.to_string()))?;
                     (201, started.map_err(|error| api_error(&error))?)
                 }

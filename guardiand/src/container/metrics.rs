@@ -7,6 +7,7 @@ use anyhow::Context;
 use guardian_contract::depot::Handle;
 use guardian_contract::garden::{ApiError, CpuStat, DiskStat, MemoryStat, Metrics, PidStat};
 use guardian_contract::image::DiskUsage;
+use guardian_contract::process::ProcessDir;
 
 use super::{Container, pea};
 use crate::cgroup::Cgroups;
@@ -27,18 +28,23 @@ impl Guardian {
         Ok(Metrics { cpu_entitlement, ..measured })
     }
 
-    /// Measures a pea, by its process id.
+    /// Measures a process that has a control group of its own, by its process id: a pea, or one
+    /// that counts with its descendants. Only a pea has a disk of its own.
     ///
     /// # Errors
-    /// When no container has such a pea, or it does not run.
-    pub(crate) async fn pea_metrics(&self, process_id: &str) -> anyhow::Result<Metrics> {
+    /// When no container has such a process, or it does not run.
+    pub(crate) async fn process_metrics(&self, process_id: &str) -> anyhow::Result<Metrics> {
         let unknown = || ApiError::container_not_found(process_id);
         let id: Handle = process_id.parse().map_err(|_| unknown())?;
         let dirs = self.all().into_iter().map(|container| container.bundle.process(&id));
-        let dir = dirs.into_iter().find(pea::is_pea).ok_or_else(unknown)?;
+        let is_measured = |dir: &ProcessDir| pea::is_pea(dir) || dir.cgroup().exists();
+        let dir = dirs.into_iter().find(is_measured).ok_or_else(unknown)?;
         let pid = std::fs::read_to_string(dir.pidfile()).context("runC stats")?.trim().parse()?;
         let groups = Cgroups::of(pid)?;
-        let disk = self.settings.images.stats(&id).await?;
+        let disk = match pea::is_pea(&dir) {
+            true => self.settings.images.stats(&id).await?,
+            false => DiskUsage::default(),
+        };
         measure(&groups, &disk, age_nanoseconds(&dir.pidfile()))
     }
 

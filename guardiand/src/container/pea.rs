@@ -3,14 +3,14 @@
 //! A pea's process directory is also its bundle, and its process id the name of its image and of
 //! its OCI container. So whatever there is of a pea can be found, and taken away, by its directory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
 use guardian_contract::depot::{Bundle, BundleSpec, Handle, Sandbox};
 use guardian_contract::fault::Fault;
 use guardian_contract::file::{read_json, replace_json};
-use guardian_contract::garden::{Limits, ProcessSpec};
+use guardian_contract::garden::{Limits, ProcessSpec, WaitFor};
 use guardian_contract::ids::IdMaps;
 use guardian_contract::image::{Create, Fragment, plugin_uri};
 use guardian_contract::log;
@@ -24,6 +24,7 @@ use crate::cgroup;
 use crate::guardian::Guardian;
 use crate::process::account::{self, Account};
 use crate::process::jail::Jail;
+use crate::process::keeper::Passed;
 use crate::process::{Pipes, keeper, spec};
 
 impl Guardian {
@@ -34,8 +35,9 @@ impl Guardian {
         container: &Container,
         process_id: &Handle,
         spec: &ProcessSpec,
+        stdio: Option<Passed>,
     ) -> anyhow::Result<Pipes> {
-        let started = self.try_start_pea(container, process_id, spec).await;
+        let started = self.try_start_pea(container, process_id, spec, stdio).await;
         if started.is_err() {
             self.clean_up_pea(process_id).await;
         }
@@ -47,6 +49,7 @@ impl Guardian {
         container: &Container,
         process_id: &Handle,
         spec: &ProcessSpec,
+        stdio: Option<Passed>,
     ) -> anyhow::Result<Pipes> {
         let facts = container.facts()?;
         let ids = IdMaps { uid: facts.uid_map.clone(), gid: facts.gid_map.clone() };
@@ -71,12 +74,14 @@ impl Guardian {
         let depot = &self.settings.depot_tool;
         depot.create_pea(&container.bundle.processes(), process_id, &wanted).await?;
         let dir = container.bundle.process(process_id);
-        complete(&dir, spec, &account, &root)?;
+        let group = complete(&dir, spec, &account, &root)?;
         let start = keeper::Start {
             bundle: &container.bundle,
             process_id,
             task: keeper::Task::Pea,
             tty: spec.tty.is_some(),
+            stdio,
+            tree: (spec.wait_for == WaitFor::Tree).then(|| cgroup::leaf::watched(&group)),
         };
         keeper::start(&self.settings.dadoo, &self.settings.runtime, start).await
     }
@@ -147,13 +152,14 @@ fn bundle_spec(
     }
 }
 
-/// Puts the process into the pea's configuration, in the place of init.
+/// Puts the process into the pea's configuration, in the place of init. Returns its cgroup's path
+/// below a hierarchy's root.
 fn complete(
     dir: &ProcessDir,
     spec: &ProcessSpec,
     account: &Account,
     root: &Path,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<PathBuf> {
     let path = dir.config();
     let mut config: Spec = read_json(&path)?.context("the pea's bundle has no configuration")?;
     let user = format!("{}:{}", account.uid, account.gid);
@@ -161,5 +167,7 @@ fn complete(
     let dir = if spec.dir.is_empty() { "/" } else { &spec.dir };
     let dir = if Jail::at(root)?.lacks(dir) { "/" } else { dir };
     config.set_process(Some(spec::build(&spec, &Facts::of(&config), account, dir)?));
-    replace_json(&path, &config)
+    replace_json(&path, &config)?;
+    let group = config.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+    group.context("the pea's bundle names no cgroup")
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use guardian_contract::depot::{Handle, Init};
 use guardian_contract::file::read_json;
 use guardian_contract::log;
+use guardian_contract::process::ProcessDir;
 use serde_json::json;
 
 use super::properties::{GRACE_TIME, Map, Properties, STATE};
@@ -81,9 +82,10 @@ impl Guardian {
                 continue;
             };
             let id: Handle = id;
-            // One that ended meanwhile is kept for a moment too, to clean up behind a pea.
-            if let Some(process) = Process::adopt(id.clone(), container.bundle.process(&id), drain)
-                && (!process.has_ended() || pea::is_pea(&container.bundle.process(&id)))
+            // One that ended meanwhile is kept for a moment too, if something is to be cleaned up.
+            let dir = container.bundle.process(&id);
+            if let Some(process) = Process::adopt(id.clone(), dir, &self.settings.dadoo, drain)
+                && (!process.has_ended() || leaves_something(&container.bundle.process(&id)))
             {
                 self.keep(container, process);
             }
@@ -98,6 +100,11 @@ impl Guardian {
         let saved = path.as_deref().map(read_json).transpose()?;
         Ok(saved.flatten().unwrap_or_default())
     }
+}
+
+/// Tells whether a process that ends leaves more than its directory.
+fn leaves_something(dir: &ProcessDir) -> bool {
+    pea::is_pea(dir) || dir.cgroup().exists()
 }
 
 /// Says why a container can't go on; `None` when it can.

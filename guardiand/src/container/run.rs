@@ -5,21 +5,24 @@ use std::sync::Arc;
 use anyhow::Context;
 use guardian_contract::depot::Handle;
 use guardian_contract::fault::Fault;
-use guardian_contract::garden::{ApiError, ProcessSpec};
+use guardian_contract::garden::{ApiError, ProcessSpec, WaitFor};
 use guardian_contract::ids::host_id;
 use guardian_contract::log;
 use serde_json::json;
 
 use super::{Container, Phase, pea};
+use crate::cgroup;
 use crate::files;
 use crate::guardian::Guardian;
 use crate::process::account;
 use crate::process::attach::Attachment;
 use crate::process::jail::Jail;
+use crate::process::keeper::Passed;
 use crate::process::{Pipes, Process, keeper, spec};
 
 impl Guardian {
-    /// Starts a process and attaches to it before it can print anything that would be missed.
+    /// Starts a process and attaches to it before it can print anything that would be missed. Its
+    /// standard streams are FIFOs, unless they are passed.
     ///
     /// # Errors
     /// In gdn's words.
@@ -27,21 +30,25 @@ impl Guardian {
         self: &Arc<Self>,
         container: &Arc<Container>,
         spec: ProcessSpec,
+        stdio: Option<Passed>,
     ) -> anyhow::Result<Arc<Attachment>> {
-        refuse(&spec)?;
+        refuse(&spec, stdio.is_some())?;
         let process_id: Handle = match spec.id.as_str() {
             "" => uuid::Uuid::new_v4().to_string().parse()?,
             id => id.parse()?,
         };
         let facts = container.facts()?;
         let owner = (host_id(&facts.uid_map, 0), host_id(&facts.gid_map, 0));
-        let dir = keeper::reserve(&container.bundle, &process_id, owner)?;
+        let dir = keeper::reserve(&container.bundle, &process_id, owner, stdio.is_none())?;
+        if spec.keep_output {
+            std::fs::write(dir.keep_output(), "").context("keep output")?;
+        }
         let started = match spec.image.uri.is_empty() {
-            true => self.start(container, &process_id, spec).await,
-            false => self.start_pea(container, &process_id, &spec).await,
+            true => self.start(container, &process_id, spec, stdio).await,
+            false => self.start_pea(container, &process_id, &spec, stdio).await,
         };
         let pipes = started.inspect_err(|_| keeper::release(&dir))?;
-        let process = Process::started(process_id.clone(), container.bundle.process(&process_id));
+        let process = Process::started(process_id.clone(), dir, &self.settings.dadoo);
         let attachment = self.attachments.attach(&process);
         process.watch(pipes, self.settings.flags.lifecycle.drain_timeout);
         self.keep(container, process);
@@ -55,16 +62,28 @@ impl Guardian {
         container: &Arc<Container>,
         process_id: &Handle,
         spec: ProcessSpec,
+        stdio: Option<Passed>,
     ) -> anyhow::Result<Pipes> {
-        let (tty, prepared) = (spec.tty.is_some(), Arc::clone(container));
+        let (tty, wait_for) = (spec.tty.is_some(), spec.wait_for);
+        let prepared = Arc::clone(container);
         let Prepared { process, missing_dir } =
             tokio::task::spawn_blocking(move || prepare(&prepared, &spec)).await??;
         if let Some(missing) = missing_dir {
             files::make_dir(self, container, &missing.user, &missing.dir).await?;
         }
+        let tag = &self.settings.flags.listen.tag;
+        let tree = match wait_for {
+            WaitFor::Process => None,
+            WaitFor::Tree => Some(cgroup::leaf::make(tag, container.handle(), process_id)?),
+        };
+        let has_leaf = tree.is_some();
         let task = keeper::Task::Exec(process);
-        let start = keeper::Start { bundle: &container.bundle, process_id, task, tty };
-        keeper::start(&self.settings.dadoo, &self.settings.runtime, start).await
+        let start = keeper::Start { bundle: &container.bundle, process_id, task, tty, stdio, tree };
+        let started = keeper::start(&self.settings.dadoo, &self.settings.runtime, start).await;
+        if started.is_err() && has_leaf {
+            cgroup::leaf::remove(tag, container.handle(), process_id);
+        }
+        started
     }
 
     /// Attaches to a process that runs, or that ended and left its exit code.
@@ -86,7 +105,8 @@ impl Guardian {
         if let Some(process) = container.processes().get(&id) {
             return Some(Arc::clone(process));
         }
-        Process::ended_in(id.clone(), container.bundle.process(&id))
+        let dir = container.bundle.process(&id);
+        Process::ended_in(id, dir, &self.settings.dadoo)
     }
 
     /// Keeps a running process at hand until it has ended; afterwards its directory is enough.
@@ -100,6 +120,10 @@ impl Guardian {
             if pea::is_pea(&dir) && container.phase() == Phase::Live {
                 guardian.clean_up_pea(&process.id).await;
             }
+            if dir.cgroup().exists() {
+                let tag = &guardian.settings.flags.listen.tag;
+                cgroup::leaf::remove(tag, container.handle(), &process.id);
+            }
             container.processes().remove(&process.id);
             if guardian.settings.flags.lifecycle.cleanup_process_dirs_on_wait {
                 keeper::release(&dir);
@@ -109,9 +133,13 @@ impl Guardian {
 }
 
 /// Refuses what Garden refuses.
-fn refuse(spec: &ProcessSpec) -> anyhow::Result<()> {
+fn refuse(spec: &ProcessSpec, has_passed_stdio: bool) -> anyhow::Result<()> {
     if !spec.bind_mounts.is_empty() && spec.image.uri.is_empty() {
         let text = "Running a process with bind mounts and no image provided is not allowed";
+        return Err(Fault::invalid(text).into());
+    }
+    if spec.keep_output && has_passed_stdio {
+        let text = "output that does not pass through the server can't be kept";
         return Err(Fault::invalid(text).into());
     }
     if spec.path.is_empty() {

@@ -4,8 +4,10 @@
 //! not lost on the way to the user.
 
 use std::io::{BufWriter, Read, Write};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
+use guardian_contract::control;
 use guardian_contract::garden::{self, ContainerSpec, NetIn, NetOutRule, ProcessSpec};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
@@ -39,6 +41,14 @@ impl Client {
     /// Returns a client; nothing is connected yet.
     pub(crate) fn new(target: Target) -> Self {
         Self { target }
+    }
+
+    /// Returns where the server listens for passed descriptors, if it is on this host.
+    pub(crate) fn control_socket(&self) -> Option<PathBuf> {
+        match &self.target {
+            Target::Unix(path) => Some(control::path(path)),
+            Target::Tcp(_) => None,
+        }
     }
 
     pub(crate) fn ping(&self) -> anyhow::Result<()> {

@@ -8,12 +8,14 @@ mod control;
 mod event;
 mod input;
 mod output;
+mod passed;
 
 use std::io::BufReader;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, bail};
+use guardian_contract::control::Request;
 use guardian_contract::garden::{ProcessPayload, ProcessSpec};
 use guardian_contract::garden::{SIGNAL_KILL, SIGNAL_TERMINATE};
 use nix::sys::signal::Signal;
@@ -24,6 +26,7 @@ use crate::target::Stream;
 use crate::terminal::RawMode;
 use control::{Control, Remote, next_payload, start_control};
 use event::PATIENCE;
+use passed::Passed;
 
 pub(crate) use event::{Event, Events};
 
@@ -48,6 +51,9 @@ pub(crate) struct Join {
     pub(crate) input: Input,
     /// Whether the process has a terminal.
     pub(crate) tty: bool,
+    /// Whether our standard streams are passed to a server on this host, instead of what goes
+    /// through them.
+    pub(crate) passes: bool,
 }
 
 /// How it ended.
@@ -74,13 +80,11 @@ impl Outcome {
 
 /// A process that runs, and the connection that controls it.
 #[derive(Debug)]
-pub(crate) struct Process {
-    client: Client,
-    handle: String,
-    /// The name the server gave it.
-    pub(crate) id: String,
-    stream_id: String,
-    control: BufReader<Stream>,
+pub(crate) enum Process {
+    /// The server relays its streams.
+    Relayed(Relayed),
+    /// It has ours.
+    Passed(Passed),
 }
 
 impl Process {
@@ -88,18 +92,71 @@ impl Process {
     ///
     /// # Errors
     /// The server's.
-    pub(crate) fn run(client: &Client, handle: &str, spec: &ProcessSpec) -> anyhow::Result<Self> {
-        Self::open(client, handle, client.run(handle, spec)?)
+    pub(crate) fn run(
+        client: &Client,
+        handle: &str,
+        spec: &ProcessSpec,
+        join: Join,
+    ) -> anyhow::Result<Self> {
+        let request = Request::Run { handle: handle.into(), process: Box::new(spec.clone()) };
+        if let Some(passed) = Passed::open(client, join, &request)? {
+            return Ok(Self::Passed(passed));
+        }
+        Relayed::open(client, handle, client.run(handle, spec)?).map(Self::Relayed)
     }
 
     /// Joins a process that runs, or has ended.
     ///
     /// # Errors
     /// The server's.
-    pub(crate) fn attach(client: &Client, handle: &str, id: &str) -> anyhow::Result<Self> {
-        Self::open(client, handle, client.attach(handle, id)?)
+    pub(crate) fn attach(
+        client: &Client,
+        handle: &str,
+        id: &str,
+        join: Join,
+    ) -> anyhow::Result<Self> {
+        let request = Request::Attach {
+            handle: handle.into(),
+            process_id: id.into(),
+            forwards_stdin: join.input == Input::Forward,
+        };
+        if let Some(passed) = Passed::open(client, join, &request)? {
+            return Ok(Self::Passed(passed));
+        }
+        Relayed::open(client, handle, client.attach(handle, id)?).map(Self::Relayed)
     }
 
+    /// Returns the name that the server gave it.
+    pub(crate) fn id(&self) -> &str {
+        match self {
+            Self::Relayed(process) => &process.id,
+            Self::Passed(process) => &process.id,
+        }
+    }
+
+    /// Stays until the process ends, the caller detaches, or nobody reads our output.
+    ///
+    /// # Errors
+    /// When the connection to the server is lost, or the caller insists on leaving.
+    pub(crate) fn interact(self, join: Join, events: &Events) -> anyhow::Result<Outcome> {
+        match self {
+            Self::Relayed(process) => process.interact(join, events),
+            Self::Passed(process) => process.interact(events),
+        }
+    }
+}
+
+/// A process whose streams come through the server.
+#[derive(Debug)]
+pub(crate) struct Relayed {
+    client: Client,
+    handle: String,
+    id: String,
+    stream_id: String,
+    control: BufReader<Stream>,
+}
+
+impl Relayed {
     fn open(client: &Client, handle: &str, answer: Response) -> anyhow::Result<Self> {
         let mut control = answer.into_raw();
         let first = next_payload(&mut control)?;
@@ -109,14 +166,10 @@ impl Process {
         Ok(Self { client: client.clone(), handle: handle.into(), id, stream_id, control })
     }
 
-    /// Copies everything in both directions until the process ends, the caller detaches, or
-    /// nobody reads our output.
-    ///
-    /// # Errors
-    /// When the connection to the server is lost, or the caller insists on leaving.
-    pub(crate) fn interact(self, join: Join, events: &Events) -> anyhow::Result<Outcome> {
+    /// Copies everything in both directions.
+    fn interact(self, join: Join, events: &Events) -> anyhow::Result<Outcome> {
         let raw = match join {
-            Join { input: Input::Forward, tty: true } => RawMode::enter()?,
+            Join { input: Input::Forward, tty: true, .. } => RawMode::enter()?,
             _ => None,
         };
         let outputs = self.start_outputs(join.tty, events)?;
@@ -124,8 +177,8 @@ impl Process {
             process_id: self.id.clone(),
             stream: Arc::new(Mutex::new(self.control.get_ref().try_clone()?)),
         };
-        let remote =
-            Remote { client: self.client.clone(), handle: self.handle.clone(), id: self.id };
+        let (client, handle) = (self.client.clone(), self.handle.clone());
+        let remote = Remote::Attached { client, handle, id: self.id };
         match join.input {
             Input::Forward => input::start(control.clone(), raw.is_some(), events.sender.clone()),
             Input::Close => {

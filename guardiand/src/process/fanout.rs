@@ -3,7 +3,8 @@
 //!
 //! All readers share one queue of chunks; a reader is a position in it. A chunk goes when the
 //! last reader has passed it. A reader that falls behind by more than the limit loses the oldest
-//! bytes: the process is never blocked, which is Garden's promise.
+//! bytes: the process is never blocked, which is Garden's promise. A stream with scrollback keeps its
+//! latest bytes for readers yet to come, and one without it until the first has come.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
@@ -20,6 +21,10 @@ pub(crate) const LIMIT_BYTES: usize = 64 << 20;
 /// What is kept for somebody who may never come, in bytes.
 pub(crate) const IDLE_LIMIT_BYTES: usize = 1 << 20;
 
+/// Output that comes in small pieces is kept in pieces of about this size, or the queue would be
+/// mostly bookkeeping.
+const PIECE_BYTES: usize = 4096;
+
 /// A stream of output.
 #[derive(Debug, Default)]
 pub(crate) struct Fanout {
@@ -33,15 +38,16 @@ pub(crate) struct Ticket(u64);
 
 #[derive(Debug, Default)]
 struct Queue {
-    chunks: VecDeque<Bytes>,
-    /// Position of the first chunk's first byte.
-    start: u64,
+    /// Each with the position of its first byte, so that a reader's place is found quickly.
+    chunks: VecDeque<(u64, Bytes)>,
     /// Position after the last chunk.
     end: u64,
     readers: HashMap<Ticket, Reader>,
     next_ticket: u64,
-    /// Whether output is kept although nobody has joined yet.
-    keeps_for_first: bool,
+    /// Whether the latest output is kept for whoever joins.
+    keeps: bool,
+    /// Whether that goes on after the first has joined.
+    has_scrollback: bool,
     is_over: bool,
 }
 
@@ -55,9 +61,10 @@ struct Reader {
 }
 
 impl Fanout {
-    /// Returns a stream that keeps its latest output for the first reader to come.
-    pub(crate) fn keeping() -> Self {
-        let queue = Queue { keeps_for_first: true, ..Queue::default() };
+    /// Returns a stream that keeps its latest output, up to [`IDLE_LIMIT_BYTES`], for the first
+    /// reader to come, or with scrollback for every one.
+    pub(crate) fn keeping(has_scrollback: bool) -> Self {
+        let queue = Queue { keeps: true, has_scrollback, ..Queue::default() };
         Self { queue: Mutex::new(queue), changed: Notify::new() }
     }
 
@@ -80,12 +87,24 @@ impl Fanout {
         let mut queue = self.lock();
         let ticket = Ticket(queue.next_ticket);
         queue.next_ticket += 1;
-        let position = if queue.keeps_for_first { queue.start } else { queue.end };
-        queue.keeps_for_first = false;
+        let position = queue.kept_from();
+        queue.keeps = queue.has_scrollback;
         let reader =
             Reader { position, limit: LIMIT_BYTES, has_read: false, is_over: false, lost_bytes: 0 };
         queue.readers.insert(ticket, reader);
         ticket
+    }
+
+    /// Returns what is kept for readers to come.
+    pub(crate) fn kept(&self) -> Vec<u8> {
+        let queue = self.lock();
+        let mut position = queue.kept_from();
+        let mut kept = Vec::new();
+        while let Some(chunk) = queue.at(position) {
+            kept.extend_from_slice(&chunk);
+            position += chunk.len() as u64;
+        }
+        kept
     }
 
     /// Changes how far behind a reader may be.
@@ -147,30 +166,66 @@ enum Taken {
 
 impl Queue {
     fn push(&mut self, chunk: Bytes) {
+        let start = self.end;
         self.end += chunk.len() as u64;
-        self.chunks.push_back(chunk);
+        self.append(start, chunk);
         self.trim();
+    }
+
+    fn append(&mut self, start: u64, chunk: Bytes) {
+        if let Some((_, last)) = self.chunks.back_mut()
+            && last.len() + chunk.len() <= PIECE_BYTES
+        {
+            // Not while somebody is about to send it.
+            match std::mem::take(last).try_into_mut() {
+                Ok(mut longer) => {
+                    longer.extend_from_slice(&chunk);
+                    *last = longer.freeze();
+                    return;
+                }
+                Err(same) => *last = same,
+            }
+        }
+        self.chunks.push_back((start, chunk));
+    }
+
+    /// Position of the first byte that there is.
+    fn start(&self) -> u64 {
+        self.chunks.front().map_or(self.end, |(start, _)| *start)
+    }
+
+    /// Returns what there is from a position on to the end of a chunk.
+    fn at(&self, position: u64) -> Option<Bytes> {
+        let index =
+            self.chunks.partition_point(|(start, bytes)| start + bytes.len() as u64 <= position);
+        let (start, bytes) = self.chunks.get(index)?;
+        let skip = usize::try_from(position.saturating_sub(*start)).unwrap_or(0);
+        Some(bytes.slice(skip..))
+    }
+
+    /// Where a reader begins that joins now.
+    fn kept_from(&self) -> u64 {
+        match self.keeps {
+            true => self.start().max(self.end.saturating_sub(IDLE_LIMIT_BYTES as u64)),
+            false => self.end,
+        }
     }
 
     fn take(&mut self, ticket: Ticket) -> Taken {
         let Some(reader) = self.readers.get_mut(&ticket) else { return Taken::End };
         reader.has_read = true;
         let (position, is_over) = (reader.position, reader.is_over || self.is_over);
-        let mut at = self.start;
-        for chunk in &self.chunks {
-            let next = at + chunk.len() as u64;
-            if next > position {
-                let skip = usize::try_from(position.saturating_sub(at)).unwrap_or(0);
-                let chunk = chunk.slice(skip..);
+        match self.at(position) {
+            Some(chunk) => {
                 if let Some(reader) = self.readers.get_mut(&ticket) {
-                    reader.position = next;
+                    reader.position = position + chunk.len() as u64;
                 }
                 self.trim();
-                return Taken::Chunk(chunk);
+                Taken::Chunk(chunk)
             }
-            at = next;
+            None if is_over => Taken::End,
+            None => Taken::Nothing,
         }
-        if is_over { Taken::End } else { Taken::Nothing }
     }
 
     /// Drops what every reader has passed, after moving those on that are too far behind.
@@ -182,18 +237,11 @@ impl Queue {
                 reader.position = earliest;
             }
         }
-        let idle_start = match self.keeps_for_first {
-            true => self.end.saturating_sub(IDLE_LIMIT_BYTES as u64),
-            false => self.end,
-        };
         let needed = self.readers.values().map(|reader| reader.position).min();
-        let needed = needed.unwrap_or(idle_start);
-        while let Some(chunk) = self.chunks.front() {
-            let next = self.start + chunk.len() as u64;
-            if next > needed {
-                break;
-            }
-            self.start = next;
+        let needed = needed.unwrap_or(self.end).min(self.kept_from());
+        while let Some((start, bytes)) = self.chunks.front()
+            && start + bytes.len() as u64 <= needed
+        {
             self.chunks.pop_front();
         }
     }
@@ -241,13 +289,43 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_kept_for_the_first_reader_is_bounded() {
-        let fanout = Fanout::keeping();
+        let fanout = Fanout::keeping(false);
         for _ in 0..5 {
             fanout.push(Bytes::from(vec![0; IDLE_LIMIT_BYTES / 2]));
         }
         fanout.end();
         let ticket = fanout.join();
         assert_eq!(all(&fanout, ticket).await.len(), IDLE_LIMIT_BYTES);
+    }
+
+    #[tokio::test]
+    async fn scrollback_is_for_everybody_and_bounded() {
+        let fanout = Fanout::keeping(true);
+        fanout.push(Bytes::from(vec![b'a'; IDLE_LIMIT_BYTES]));
+        let first = fanout.join();
+        fanout.push(Bytes::from_static(b"bc"));
+        let second = fanout.join();
+        fanout.push(Bytes::from_static(b"d"));
+        fanout.end();
+        let (first, second) = (all(&fanout, first).await, all(&fanout, second).await);
+        assert_eq!(first.len(), IDLE_LIMIT_BYTES + 3);
+        assert_eq!(second.len(), IDLE_LIMIT_BYTES + 1);
+        assert!(first.ends_with(b"abcd") && second.ends_with(b"abcd"));
+        let kept = fanout.kept();
+        assert!(kept.len() == IDLE_LIMIT_BYTES && kept.ends_with(b"abcd"));
+    }
+
+    #[tokio::test]
+    async fn output_in_single_bytes_is_kept_in_pieces() {
+        let fanout = Fanout::keeping(false);
+        let text: Vec<u8> = (0..10 * PIECE_BYTES).map(|at| (at % 251) as u8).collect();
+        for byte in &text {
+            fanout.push(Bytes::copy_from_slice(&[*byte]));
+        }
+        assert_eq!(fanout.lock().chunks.len(), 10);
+        let ticket = fanout.join();
+        fanout.end();
+        assert_eq!(all(&fanout, ticket).await, text);
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, bail};
@@ -34,7 +34,14 @@ pub(crate) struct Start<'a> {
     pub(crate) task: Task,
     /// Whether it gets a terminal.
     pub(crate) tty: bool,
+    /// Its standard streams, if they are not FIFOs.
+    pub(crate) stdio: Option<Passed>,
+    /// The cgroup that must be empty before it has ended.
+    pub(crate) tree: Option<PathBuf>,
 }
+
+/// A client's standard streams.
+pub(crate) type Passed = [OwnedFd; 3];
 
 /// How a process comes about.
 #[derive(Debug)]
@@ -45,8 +52,8 @@ pub(crate) enum Task {
     Pea,
 }
 
-/// Makes the process directory and its FIFOs. `owner` is the container's root on the host, as in
-/// gdn. On failure nothing is left.
+/// Makes the process directory and its FIFOs, those for its streams only if it has them. `owner` is
+/// the container's root on the host, as in gdn. On failure nothing is left.
 ///
 /// # Errors
 /// `process ID 'x' already in use`.
@@ -54,10 +61,13 @@ pub(crate) fn reserve(
     bundle: &Bundle,
     process_id: &Handle,
     owner: (u32, u32),
+    has_streams: bool,
 ) -> anyhow::Result<ProcessDir> {
     let dir = bundle.process(process_id);
     make_dir(bundle, process_id, &dir)?;
-    make_fifos(&dir, owner).inspect_err(|_| release(&dir))?;
+    let streams = has_streams.then(|| dir.streams());
+    let fifos = streams.into_iter().flatten().chain(dir.signals());
+    make_fifos(fifos, owner).inspect_err(|_| release(&dir))?;
     Ok(dir)
 }
 
@@ -76,8 +86,8 @@ fn make_dir(bundle: &Bundle, process_id: &Handle, dir: &ProcessDir) -> anyhow::R
     }
 }
 
-fn make_fifos(dir: &ProcessDir, (uid, gid): (u32, u32)) -> anyhow::Result<()> {
-    for fifo in dir.fifos() {
+fn make_fifos(fifos: impl Iterator<Item = PathBuf>, (uid, gid): (u32, u32)) -> anyhow::Result<()> {
+    for fifo in fifos {
         mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR)
             .and_then(|()| chown(&fifo, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))))
             .with_context(|| format!("make FIFO {}", fifo.display()))?;
@@ -93,7 +103,7 @@ fn make_fifos(dir: &ProcessDir, (uid, gid): (u32, u32)) -> anyhow::Result<()> {
 pub(crate) async fn start(
     dadoo: &Path,
     runtime: &Runtime,
-    start: Start<'_>,
+    mut start: Start<'_>,
 ) -> anyhow::Result<Pipes> {
     let dir = start.bundle.process(start.process_id);
     let (runtime_exit, runtime_exit_write) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -102,15 +112,22 @@ pub(crate) async fn start(
     // Our ends of the FIFOs must be open before dadoo's blocking opens can return.
     let pipes = Pipes::open(&dir).context("open the process's FIFOs")?;
     let log_path = start.bundle.dadoo_log(start.process_id);
-    let mut child = command(dadoo, runtime, &start, &dir, &log_path)?
-        .fd_mappings(vec![
-            mapping(runtime_exit_write, descriptor::RUNTIME_EXIT),
-            mapping(runtime_log_write, descriptor::RUNTIME_LOG),
-            mapping(sync_write, descriptor::SYNC),
-        ])
+    let mut mappings = vec![
+        mapping(runtime_exit_write, descriptor::RUNTIME_EXIT),
+        mapping(runtime_log_write, descriptor::RUNTIME_LOG),
+        mapping(sync_write, descriptor::SYNC),
+    ];
+    let mut command = command(dadoo, runtime, &start, &dir, &log_path)?;
+    // Ours no longer from here on: whoever reads them waits for the process's end only.
+    let passed = start.stdio.take().into_iter().flatten().zip(descriptor::PASSED);
+    mappings.extend(passed.map(|(stream, number)| mapping(stream, number)));
+    let mut child = command
+        .fd_mappings(mappings)
         .context("map dadoo's descriptors")?
         .spawn()
         .with_context(|| format!("exec {}", dadoo.display()))?;
+    // It keeps our copies of what it has handed on.
+    drop(command);
     if let (Some(mut stdin), Task::Exec(process)) = (child.stdin.take(), start.task) {
         tokio::spawn(async move { stdin.write_all(&process).await });
     }
@@ -149,6 +166,12 @@ fn command(
     if start.tty {
         command.arg("-tty");
     }
+    if start.stdio.is_some() {
+        command.arg("--pass-stdio");
+    }
+    if let Some(tree) = &start.tree {
+        command.arg("--tree").arg(tree);
+    }
     let (verb, id) = match start.task {
         Task::Exec(_) => ("exec", start.bundle.handle()),
         Task::Pea => ("run", start.process_id),
@@ -170,7 +193,7 @@ fn mapping(fd: OwnedFd, child_fd: i32) -> FdMapping {
 }
 
 /// Collects dadoo in the background and moves what it printed into our log.
-fn reap(mut child: Child, log_path: std::path::PathBuf) {
+fn reap(mut child: Child, log_path: PathBuf) {
     tokio::spawn(async move {
         let _ = child.wait().await;
         if let Ok(text) = std::fs::read_to_string(&log_path)

@@ -1,7 +1,7 @@
 //! The arguments that say what a process should be: of `run`, `exec` and `attach`.
 
 use clap::Args;
-use guardian_contract::garden::{BindMount, ImageRef, ProcessSpec};
+use guardian_contract::garden::{BindMount, ImageRef, ProcessSpec, WaitFor};
 
 use super::{ContainerArgs, parse};
 use crate::process::{Input, Join};
@@ -30,6 +30,19 @@ pub(crate) struct ProcessArgs {
     /// Its name [default: the server makes one up]
     #[arg(long)]
     id: Option<String>,
+
+    /// Wait for all its descendants too, daemons among them
+    #[arg(long)]
+    tree: bool,
+
+    /// Let the server keep the latest output, for whoever attaches, now or after the end
+    #[arg(long)]
+    keep_output: bool,
+
+    /// Let the server relay input and output, although it is on this host: others can attach then,
+    /// and the program does not notice when we leave
+    #[arg(long)]
+    relay: bool,
 }
 
 impl ProcessArgs {
@@ -50,6 +63,8 @@ impl ProcessArgs {
             dir: self.workdir.clone().unwrap_or_default(),
             user: self.user.clone().unwrap_or_default(),
             tty: self.tty.then(terminal::wanted),
+            wait_for: if self.tree { WaitFor::Tree } else { WaitFor::Process },
+            keep_output: self.keep_output,
             ..ProcessSpec::default()
         }
     }
@@ -57,7 +72,8 @@ impl ProcessArgs {
     /// Returns how a process of our own is joined.
     pub(crate) fn join(&self) -> Join {
         let input = if self.interactive { Input::Forward } else { Input::Close };
-        Join { input, tty: self.tty }
+        let passes = !(self.tty || self.keep_output || self.relay);
+        Join { input, tty: self.tty, passes }
     }
 }
 
@@ -150,6 +166,6 @@ impl AttachArgs {
     /// Returns how somebody else's process is joined.
     pub(crate) fn join(&self) -> Join {
         let input = if self.interactive { Input::Forward } else { Input::Leave };
-        Join { input, tty: self.tty }
+        Join { input, tty: self.tty, passes: !self.tty }
     }
 }

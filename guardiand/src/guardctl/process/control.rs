@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use anyhow::{Context, anyhow, bail};
+use guardian_contract::control::Request;
 use guardian_contract::garden::{self, ProcessPayload, Tty};
 
 use super::Event;
+use super::passed::Packets;
 use crate::client::Client;
 use crate::target::Stream;
 use crate::terminal;
@@ -16,17 +18,22 @@ use crate::terminal;
 /// The way to a process that other attachers and a full input can't block: signals travel on
 /// a connection of their own, because a server handles one connection's messages in order.
 #[derive(Debug, Clone)]
-pub(super) struct Remote {
-    pub(super) client: Client,
-    pub(super) handle: String,
-    pub(super) id: String,
+pub(super) enum Remote {
+    /// Over HTTP.
+    Attached { client: Client, handle: String, id: String },
+    /// Over the control socket, where nothing else is sent.
+    Passed(Arc<Packets>),
 }
 
 impl Remote {
     pub(super) fn signal(&self, signal: i64) -> anyhow::Result<()> {
-        let answer = self.client.attach(&self.handle, &self.id)?;
+        let (client, handle, id) = match self {
+            Self::Attached { client, handle, id } => (client, handle, id),
+            Self::Passed(packets) => return packets.send(&Request::Signal(signal), &[]),
+        };
+        let answer = client.attach(handle, id)?;
         let payload = ProcessPayload {
-            process_id: Some(self.id.clone()),
+            process_id: Some(id.clone()),
             signal: Some(signal),
             ..ProcessPayload::default()
         };

@@ -10,6 +10,7 @@ use super::*;
 use crate::target::Target;
 
 const RUN: &str = "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nDate: Sun, 22 Nov 2026 10:24:26 GMT\r\nTransfer-Encoding: chunked\r\n\r\n{\"process_id\":\"pid-1\",\"stream_id\":\"1\"}\n";
+const JOIN: Join = Join { input: Input::Close, tty: false, passes: true };
 const OUTPUT: &str =
     "HTTP/1.1 200 OK\r\nDate: Sun, 22 Nov 2026 10:24:26 GMT\r\nTransfer-Encoding: chunked\r\n\r\n";
 
@@ -50,8 +51,8 @@ fn session(last: &'static str, linger: Duration) -> (anyhow::Result<Outcome>, bo
     });
     let client = Client::new(Target::Unix(path));
     let events = Events::open().unwrap();
-    let process = Process::run(&client, "h", &ProcessSpec::default()).unwrap();
-    let outcome = process.interact(Join { input: Input::Close, tty: false }, &events);
+    let process = Process::run(&client, "h", &ProcessSpec::default(), JOIN).unwrap();
+    let outcome = process.interact(JOIN, &events);
     let all_read = ended.load(Ordering::SeqCst);
     server.join().unwrap();
     (outcome, all_read)

@@ -47,7 +47,8 @@ fn start(
     events: &Events,
 ) -> anyhow::Result<Outcome> {
     let (client, handle) = (client.clone(), handle.to_owned());
-    let (process, interrupted) = events.complete(move || Process::run(&client, &handle, &spec))?;
+    let (process, interrupted) =
+        events.complete(move || Process::run(&client, &handle, &spec, join))?;
     if interrupted {
         events.interrupt();
     }
@@ -67,8 +68,9 @@ pub(super) fn exec(client: &Client, args: &ExecArgs) -> anyhow::Result<u8> {
     let spec = args.spec();
     if args.detach {
         // Nobody waits for the end: a control connection that closes leaves the process alone.
-        let process = Process::run(client, &args.handle, &spec)?;
-        stdio::line(&process.id)?;
+        let join = Join { passes: false, ..args.process.join() };
+        let process = Process::run(client, &args.handle, &spec, join)?;
+        stdio::line(process.id())?;
         return Ok(0);
     }
     let events = Events::open()?;
@@ -82,6 +84,7 @@ pub(super) fn exec(client: &Client, args: &ExecArgs) -> anyhow::Result<u8> {
 /// Joins a process.
 pub(super) fn attach(client: &Client, args: &AttachArgs) -> anyhow::Result<u8> {
     let events = Events::open()?;
-    let process = Process::attach(client, &args.handle, &args.process)?;
-    Ok(process.interact(args.join(), &events)?.code())
+    let join = args.join();
+    let process = Process::attach(client, &args.handle, &args.process, join)?;
+    Ok(process.interact(join, &events)?.code())
 }

@@ -1,0 +1,67 @@
+//! A group of its own for one process of a container and its descendants, below the container's, so
+//! that they can be awaited, killed and measured alone.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use guardian_contract::depot::Handle;
+use guardian_contract::log;
+use serde_json::json;
+
+use super::{ROOT, is_hierarchy, parents, remove_tree};
+
+/// What a new version 1 cpuset must be given before it takes a process (cpuset(7)).
+const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
+
+/// Makes the group in every hierarchy in which the container has one. Returns the directory in
+/// which its emptiness shows.
+///
+/// # Errors
+/// With the path and the reason; nothing is left then.
+pub(crate) fn make(tag: &str, handle: &Handle, process_id: &Handle) -> anyhow::Result<PathBuf> {
+    for group in of(tag, handle) {
+        if let Err(error) = make_in(&group, process_id) {
+            remove(tag, handle, process_id);
+            return Err(error);
+        }
+    }
+    let below = Path::new(super::parent_name(tag).as_str()).join(handle.as_str());
+    Ok(watched(&below.join(process_id.as_str())))
+}
+
+fn make_in(group: &Path, process_id: &Handle) -> anyhow::Result<()> {
+    let leaf = group.join(process_id.as_str());
+    std::fs::create_dir(&leaf).with_context(|| format!("make cgroup {}", leaf.display()))?;
+    for file in CPUSET {
+        if let Ok(value) = std::fs::read(group.join(file)) {
+            let told = || format!("set {file} of {}", leaf.display());
+            std::fs::write(leaf.join(file), value).with_context(told)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the group. What fails is logged: the container's end removes it too.
+pub(crate) fn remove(tag: &str, handle: &Handle, process_id: &Handle) {
+    for group in of(tag, handle) {
+        if let Err(error) = remove_tree(&group.join(process_id.as_str())) {
+            log::error("remove-cgroup", &json!({"error": format!("{error:#}")}));
+        }
+    }
+}
+
+/// Returns the directory in which the emptiness of a group shows, given its path below a hierarchy:
+/// version 2's where there is one, which wakes those who wait, or else that of the controller
+/// that is there for counting processes.
+pub(crate) fn watched(below: &Path) -> PathBuf {
+    let below = below.strip_prefix("/").unwrap_or(below);
+    let root = Path::new(ROOT);
+    let version_2 = [root.join("unified"), root.to_owned()];
+    let version_2 = version_2.into_iter().find(|dir| dir.join("cgroup.controllers").exists());
+    version_2.filter(|dir| is_hierarchy(dir)).unwrap_or_else(|| root.join("pids")).join(below)
+}
+
+fn of(tag: &str, handle: &Handle) -> impl Iterator<Item = PathBuf> {
+    let groups = parents(tag).into_iter().map(move |parent| parent.join(handle.as_str()));
+    groups.filter(|group| group.is_dir())
+}
