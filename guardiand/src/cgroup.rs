@@ -27,6 +27,16 @@ impl Cgroups {
         Ok(Self(parse(&text)))
     }
 
+    /// Returns the groups of one name in all hierarchies; `below` is their path there.
+    ///
+    /// # Errors
+    /// When it is not known which hierarchies there are.
+    pub(crate) fn named(below: &Path) -> anyhow::Result<Self> {
+        let mut groups = Self::of(i32::try_from(std::process::id())?)?;
+        groups.0.iter_mut().for_each(|(_, path)| *path = below.to_owned());
+        Ok(groups)
+    }
+
     /// Returns the directory of a controller: version 1's where it is there, else version 2's.
     pub(crate) fn controller(&self, name: &str) -> Option<PathBuf> {
         let named = self.0.iter().find(|(names, _)| names.split(',').any(|one| one == name));

@@ -64,12 +64,13 @@ async fn session(context: &Context, socket: &Socket) {
 /// Starts or joins a process, and returns how it ended; nothing if the client or the server was
 /// gone before.
 async fn converse(context: &Context, socket: &Socket) -> anyhow::Result<Option<Reply>> {
-    socket.require_root()?;
     let request = tokio::select! {
         request = socket.receive() => request?,
         () = context.stopped() => return Ok(None),
     };
     let Some((request, descriptors)) = request else { return Ok(None) };
+    // Not before: whoever is refused with his request unread hears of a broken connection only.
+    socket.require_root()?;
     let count = descriptors.len();
     let streams: Passed = descriptors.try_into().map_err(|_| {
         let text = format!("run and attach take {DESCRIPTORS} descriptors, and {count} came");

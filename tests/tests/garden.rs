@@ -15,12 +15,16 @@ mod failure;
 mod file;
 #[path = "garden/life.rs"]
 mod life;
+#[path = "garden/passed.rs"]
+mod passed;
 #[path = "garden/pea.rs"]
 mod pea;
 #[path = "garden/process.rs"]
 mod process;
 #[path = "garden/restart.rs"]
 mod restart;
+#[path = "garden/tree.rs"]
+mod tree;
 
 /// Runs `body` once with each runtime; notes those that are missing.
 fn with_each_runtime(check: &str, body: impl Fn(&mut Daemon)) {

@@ -8,7 +8,7 @@ use guardian_contract::depot::Handle;
 use guardian_contract::log;
 use serde_json::json;
 
-use super::{ROOT, is_hierarchy, parents, remove_tree};
+use super::{Cgroups, ROOT, is_hierarchy, parents, remove_tree};
 
 /// What a new version 1 cpuset must be given before it takes a process (cpuset(7)).
 const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
@@ -59,6 +59,17 @@ pub(crate) fn watched(below: &Path) -> PathBuf {
     let version_2 = [root.join("unified"), root.to_owned()];
     let version_2 = version_2.into_iter().find(|dir| dir.join("cgroup.controllers").exists());
     version_2.filter(|dir| is_hierarchy(dir)).unwrap_or_else(|| root.join("pids")).join(below)
+}
+
+/// Returns a process's groups in all hierarchies, given the one that is watched. Its pid does not
+/// lead there once the process itself has ended, and only its descendants run.
+///
+/// # Errors
+/// When they are not to be found.
+pub(crate) fn groups(watched: &Path) -> anyhow::Result<Cgroups> {
+    let roots = [Path::new(ROOT).join("unified"), Path::new(ROOT).join("pids"), ROOT.into()];
+    let below = roots.iter().find_map(|root| watched.strip_prefix(root).ok());
+    Cgroups::named(below.with_context(|| format!("{} is no cgroup", watched.display()))?)
 }
 
 fn of(tag: &str, handle: &Handle) -> impl Iterator<Item = PathBuf> {

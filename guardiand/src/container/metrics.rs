@@ -10,7 +10,7 @@ use guardian_contract::image::DiskUsage;
 use guardian_contract::process::ProcessDir;
 
 use super::{Container, pea};
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, leaf};
 use crate::guardian::Guardian;
 
 impl Guardian {
@@ -39,8 +39,13 @@ impl Guardian {
         let dirs = self.all().into_iter().map(|container| container.bundle.process(&id));
         let is_measured = |dir: &ProcessDir| pea::is_pea(dir) || dir.cgroup().exists();
         let dir = dirs.into_iter().find(is_measured).ok_or_else(unknown)?;
-        let pid = std::fs::read_to_string(dir.pidfile()).context("runC stats")?.trim().parse()?;
-        let groups = Cgroups::of(pid)?;
+        let groups = match std::fs::read_to_string(dir.cgroup()) {
+            Ok(watched) => leaf::groups(Path::new(&watched))?,
+            Err(_) => {
+                let pid = std::fs::read_to_string(dir.pidfile()).context("runC stats")?;
+                Cgroups::of(pid.trim().parse()?)?
+            }
+        };
         let disk = match pea::is_pea(&dir) {
             true => self.settings.images.stats(&id).await?,
             false => DiskUsage::default(),

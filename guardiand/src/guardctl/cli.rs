@@ -92,7 +92,7 @@ pub(crate) enum Verb {
     NetIn(NetInArgs),
     /// Let a container reach addresses outside
     NetOut(NetOutArgs),
-    /// Print what a container uses
+    /// Print what a container uses, or a process that has its own image or is waited for with --tree
     Metrics(HandleArgs),
     /// Print what the server can hold
     Capacity,

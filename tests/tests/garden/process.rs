@@ -14,6 +14,9 @@ use crate::{code, ctl, run, stderr, stdout, with_each_runtime};
 const FIFTY_MB: &str = "dd if=/dev/urandom of=/tmp/x bs=1M count=50 2>/dev/null; \
                         sha256sum < /tmp/x | cut -c1-64 >&2; cat /tmp/x";
 
+/// Output and input through the server, and by descriptors that the process has itself.
+const WAYS: [&[&str]; 2] = [&["--relay"], &[]];
+
 #[test]
 fn run_ends_with_the_process_s_exit_code() {
     with_each_runtime("exit codes of run", |daemon| {
@@ -55,9 +58,11 @@ fn a_signal_to_run_ends_the_process_and_removes_the_container() {
 #[test]
 fn fifty_megabytes_arrive_byte_for_byte() {
     with_each_runtime("50 MB through stdout", |daemon| {
-        let output = run(daemon, &["--", "sh", "-c", FIFTY_MB]);
-        assert_eq!(output.stdout.len(), 50 << 20);
-        assert_eq!(sha256(&output.stdout), stderr(&output).trim());
+        for way in WAYS {
+            let output = run(daemon, &[way, &["--", "sh", "-c", FIFTY_MB]].concat());
+            assert_eq!(output.stdout.len(), 50 << 20, "{way:?}");
+            assert_eq!(sha256(&output.stdout), stderr(&output).trim(), "{way:?}");
+        }
     });
 }
 
@@ -66,7 +71,8 @@ fn a_slow_reader_loses_nothing() {
     with_each_runtime("50 MB to a slow reader", |daemon| {
         let mut child = daemon
             .guardctl()
-            .args(["run", "--handle", &daemon.handle("slow"), "--", "sh", "-c", FIFTY_MB])
+            .args(["run", "--relay", "--handle", &daemon.handle("slow")])
+            .args(["--", "sh", "-c", FIFTY_MB])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -92,7 +98,8 @@ fn two_hundred_runs_of_echo_lose_no_byte() {
         daemon.ctl(&["create", "--handle", &handle]).unwrap();
         for number in 0..200 {
             let word = format!("line {number}");
-            let output = ctl(daemon, &["exec", &handle, "--", "echo", &word]);
+            let words = [&["exec"], WAYS[number % 2], &[&handle, "--", "echo", &word]].concat();
+            let output = ctl(daemon, &words);
             assert_eq!(stdout(&output), format!("{word}\n"), "{}", stderr(&output));
         }
     });
@@ -102,16 +109,20 @@ fn two_hundred_runs_of_echo_lose_no_byte() {
 fn standard_input_arrives_whole_and_ends() {
     with_each_runtime("standard input", |daemon| {
         let text: String = (0..200_000).map(|number| format!("{number} äöü 🦀\n")).collect();
-        let mut child = daemon
-            .guardctl()
-            .args(["run", "-i", "--handle", &daemon.handle("in"), "--", "sha256sum"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(stdout(&output)[..64], sha256(text.as_bytes()));
+        for way in WAYS {
+            let mut child = daemon
+                .guardctl()
+                .args(["run", "-i", "--handle", &daemon.handle("in")])
+                .args(way)
+                .args(["--", "sha256sum"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+            let output = child.wait_with_output().unwrap();
+            assert_eq!(stdout(&output)[..64], sha256(text.as_bytes()), "{way:?}");
+        }
         // Without -i a program that reads ends at once.
         assert_eq!(code(&run(daemon, &["--", "cat"])), 0);
     });
@@ -145,16 +156,21 @@ fn a_reader_that_leaves_ends_the_process() {
     with_each_runtime("reader leaves", |daemon| {
         let handle = daemon.handle("yes");
         daemon.ctl(&["create", "--handle", &handle]).unwrap();
-        let mut child = daemon
-            .guardctl()
-            .args(["exec", "--id", "p", &handle, "--", "yes"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdout.as_mut().unwrap().read_exact(&mut [0; 4]).unwrap();
-        drop(child.stdout.take());
-        assert_eq!(child.wait().unwrap().code(), Some(141));
-        assert_eq!(code(&ctl(daemon, &["attach", &handle, "p"])), 143);
+        // Told to end by guardctl, or by the broken pipe.
+        for (way, id, want) in [(WAYS[0], "p", 143), (WAYS[1], "q", 141)] {
+            let mut child = daemon
+                .guardctl()
+                .args(["exec", "--id", id])
+                .args(way)
+                .args([&handle, "--", "yes"])
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            child.stdout.as_mut().unwrap().read_exact(&mut [0; 4]).unwrap();
+            drop(child.stdout.take());
+            assert_eq!(child.wait().unwrap().code(), Some(141), "{way:?}");
+            assert_eq!(code(&ctl(daemon, &["attach", &handle, id])), want, "{way:?}");
+        }
     });
 }
 

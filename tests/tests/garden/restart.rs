@@ -18,7 +18,7 @@ fn a_process_outlives_kill_9_of_the_server() {
         daemon.ctl(&["create", "--handle", &handle]).unwrap();
         let mut client = daemon
             .guardctl()
-            .args(["exec", "--id", "p", &handle, "--", "sh", "-c", TICKS])
+            .args(["exec", "--relay", "--id", "p", &handle, "--", "sh", "-c", TICKS])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

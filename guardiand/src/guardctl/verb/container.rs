@@ -4,7 +4,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use crate::cli::{CreateArgs, RmArgs};
-use crate::client::Client;
+use crate::client::{Client, member};
 use crate::stdio;
 
 /// Creates a container and prints its handle.
@@ -29,8 +29,18 @@ pub(super) fn rm(client: &Client, args: &RmArgs) -> anyhow::Result<()> {
 
 /// Prints what a container uses.
 pub(super) fn metrics(client: &Client, handle: &str, as_json: bool) -> anyhow::Result<()> {
-    let metrics = client.metrics(handle)?;
+    let metrics = match client.metrics(handle) {
+        Err(error) => process_metrics(client, handle).ok_or(error)?,
+        Ok(metrics) => metrics,
+    };
     if as_json { stdio::json(&metrics) } else { stdio::table(&[], flat("", &metrics)) }
+}
+
+/// Peas and trees have metrics of their own, which only the bulk route tells.
+fn process_metrics(client: &Client, process_id: &str) -> Option<Value> {
+    let all = client.bulk("bulk_metrics", &[process_id.to_owned()]).ok()?;
+    let entry = all.get(process_id)?;
+    member(entry, "err").is_none_or(Value::is_null).then(|| member(entry, "metrics").cloned())?
 }
 
 /// Prints what the server can hold.
