@@ -31,6 +31,8 @@ pub struct Options {
     pub runtime: String,
     /// The default image.
     pub image: String,
+    /// Where the depot is to be, if not beside everything else.
+    pub depot: Option<PathBuf>,
     /// Further flags; they come last.
     pub flags: Vec<String>,
 }
@@ -92,7 +94,7 @@ impl Daemon {
             .arg("--bind-socket")
             .arg(self.socket())
             .arg("--depot")
-            .arg(self.path("depot"))
+            .arg(self.depot())
             .arg("--properties-path")
             .arg(self.path("properties.json"))
             .arg("--runtime-plugin")
@@ -110,6 +112,11 @@ impl Daemon {
     /// Returns the path of something in the server's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// Returns the server's depot.
+    pub fn depot(&self) -> PathBuf {
+        self.options.depot.clone().unwrap_or_else(|| self.path("depot"))
     }
 
     /// Returns the server's default image.
@@ -251,7 +258,7 @@ impl Daemon {
         let things = leftover::search(&[&directory, &format!("{}-", self.prefix)]);
         let others = |line: &String| server.is_empty() || !line.starts_with(&server);
         found.extend(things.into_iter().filter(others));
-        found.extend(files(&self.path("depot")));
+        found.extend(files(&self.depot()));
         Ok(found)
     }
 
@@ -264,7 +271,7 @@ impl Daemon {
         let start = Instant::now();
         self.destroy_all()?;
         // A container whose client went away is still being made, and not listed before it is.
-        while !files(&self.path("depot")).is_empty() && start.elapsed() < BACKGROUND {
+        while !files(&self.depot()).is_empty() && start.elapsed() < BACKGROUND {
             std::thread::sleep(Duration::from_millis(50));
             self.destroy_all()?;
         }

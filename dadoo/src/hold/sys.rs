@@ -212,12 +212,6 @@ pub(crate) fn create(name: &CStr) -> Result<c_int, Errno> {
     Ok(file as c_int)
 }
 
-/// Brings a file's content to the disk.
-pub(crate) fn sync(file: c_int) -> Result<(), Errno> {
-    // SAFETY: no memory is involved.
-    unsafe { syscall!(Sysno::fdatasync, file) }.map(|_| ())
-}
-
 /// Renames a file in the working directory.
 pub(crate) fn rename(from: &CStr, to: &CStr) -> Result<(), Errno> {
     let (from, to) = (from.as_ptr(), to.as_ptr());

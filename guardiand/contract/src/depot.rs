@@ -192,11 +192,6 @@ impl Bundle {
     pub fn process(&self, process_id: &Handle) -> ProcessDir {
         ProcessDir::at(self.processes().join(process_id.as_str()))
     }
-
-    /// What a dadoo printed; exists while it runs.
-    pub fn dadoo_log(&self, process_id: &Handle) -> PathBuf {
-        self.path.join(format!("dadoo.{process_id}.log"))
-    }
 }
 
 /// Which process is meant, beyond a bare pid that the kernel may give away again.

@@ -1,10 +1,11 @@
 //! Starting a process: its directory, its FIFOs, its dadoo, and the news whether it runs.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use command_fds::{CommandFdExt, FdMapping};
@@ -14,6 +15,7 @@ use guardian_contract::log;
 use guardian_contract::process::{ProcessDir, descriptor};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, chown, mkfifo};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,6 +24,9 @@ use tokio::process::{Child, Command};
 
 use super::Pipes;
 use crate::plugin::runtime::{Runtime, last_error_in};
+
+/// How much of a log is read.
+const LOG_BYTES: usize = 16 * 1024;
 
 /// What is to be started.
 #[derive(Debug)]
@@ -111,13 +116,15 @@ pub(crate) async fn start(
     let (sync, sync_write) = pipe_with(PipeFlags::CLOEXEC)?;
     // Our ends of the FIFOs must be open before dadoo's blocking opens can return.
     let pipes = Pipes::open(&dir).context("open the process's FIFOs")?;
-    let log_path = start.bundle.dadoo_log(start.process_id);
+    // A file without a name: dadoo and its runtime can always write there, and who has died leaves
+    // nothing.
+    let log = File::from(memfd_create("dadoo.log", MemfdFlags::CLOEXEC).context("make a log")?);
     let mut mappings = vec![
         mapping(runtime_exit_write, descriptor::RUNTIME_EXIT),
         mapping(runtime_log_write, descriptor::RUNTIME_LOG),
         mapping(sync_write, descriptor::SYNC),
     ];
-    let mut command = command(dadoo, runtime, &start, &dir, &log_path)?;
+    let mut command = command(dadoo, runtime, &start, &dir, &log)?;
     // Ours no longer from here on: whoever reads them waits for the process's end only.
     let passed = start.stdio.take().into_iter().flatten().zip(descriptor::PASSED);
     mappings.extend(passed.map(|(stream, number)| mapping(stream, number)));
@@ -131,10 +138,10 @@ pub(crate) async fn start(
     if let (Some(mut stdin), Task::Exec(process)) = (child.stdin.take(), start.task) {
         tokio::spawn(async move { stdin.write_all(&process).await });
     }
-    reap(child, log_path.clone());
+    let said = Arc::new(log);
+    reap(child, Arc::clone(&said));
     if read_byte(sync).await?.is_none() {
-        let said = std::fs::read_to_string(&log_path).unwrap_or_default();
-        bail!("dadoo ended before it held the process's FIFOs: {}", said.trim());
+        bail!("dadoo ended before it held the process's FIFOs: {}", text(&said));
     }
     let mut log_text = Vec::new();
     let mut log_pipe = pipe::Receiver::from_owned_fd(runtime_log)?;
@@ -152,15 +159,8 @@ fn command(
     runtime: &Runtime,
     start: &Start<'_>,
     dir: &ProcessDir,
-    log_path: &Path,
+    log: &File,
 ) -> anyhow::Result<Command> {
-    let log = OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(log_path)
-        .with_context(|| format!("open {}", log_path.display()))?;
     let mut command = Command::new(dadoo);
     command.arg("-runc-root").arg(&runtime.root);
     if start.tty {
@@ -183,7 +183,7 @@ fn command(
         .arg(id.as_str())
         .stdin(Stdio::piped())
         .stdout(log.try_clone()?)
-        .stderr(log)
+        .stderr(log.try_clone()?)
         .process_group(0);
     Ok(command)
 }
@@ -193,16 +193,21 @@ fn mapping(fd: OwnedFd, child_fd: i32) -> FdMapping {
 }
 
 /// Collects dadoo in the background and moves what it printed into our log.
-fn reap(mut child: Child, log_path: PathBuf) {
+fn reap(mut child: Child, said: Arc<File>) {
     tokio::spawn(async move {
         let _ = child.wait().await;
-        if let Ok(text) = std::fs::read_to_string(&log_path)
-            && !text.trim().is_empty()
-        {
-            log::info("dadoo", &json!({"output": text.trim()}));
+        let said = text(&said);
+        if !said.is_empty() {
+            log::info("dadoo", &json!({"output": said}));
         }
-        let _ = std::fs::remove_file(&log_path);
     });
+}
+
+/// Returns what was written to a log, as far as somebody can have meant it to be read.
+fn text(log: &File) -> String {
+    let mut bytes = vec![0; LOG_BYTES];
+    let length = log.read_at(&mut bytes, 0).unwrap_or(0);
+    String::from_utf8_lossy(&bytes[..length]).trim().to_owned()
 }
 
 async fn read_byte(fd: OwnedFd) -> anyhow::Result<Option<u8>> {

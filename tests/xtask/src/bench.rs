@@ -85,9 +85,15 @@ pub(crate) fn bench(args: &Args) -> anyhow::Result<()> {
     let image = image::make(&image::cache())?;
     let hierarchies = Hierarchies::now();
     let mut reports = Vec::new();
+    // On a tmpfs, where the default depot is: below /run.
+    let depot = tempfile::Builder::new().prefix("guardian-").tempdir_in("/dev/shm")?;
     for runtime in &args.runtime {
-        let options =
-            Options { runtime: runtime.clone(), image: image.clone(), ..Options::default() };
+        let options = Options {
+            runtime: runtime.clone(),
+            image: image.clone(),
+            depot: Some(depot.path().into()),
+            ..Options::default()
+        };
         let daemon = Daemon::start(options)?;
         let measured = measure(&daemon, runtime, args.count);
         let mut left = daemon.finish()?;

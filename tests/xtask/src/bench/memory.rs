@@ -38,7 +38,7 @@ pub(super) fn measure(daemon: &Daemon) -> anyhow::Result<Numbers> {
     host::run(&["sync"])?;
     let server_busy = memory::of(daemon.pid()?)?;
     let added = server_busy.rss_kib.saturating_sub(server_idle.rss_kib);
-    let mark = daemon.path("depot").display().to_string();
+    let mark = daemon.depot().display().to_string();
     let numbers = Numbers {
         server_idle,
         server_per_container_kib: added as f64 / COUNT as f64,
