@@ -9,6 +9,7 @@ pub(crate) mod fanout;
 pub(crate) mod jail;
 pub(crate) mod keeper;
 pub(crate) mod messages;
+pub(crate) mod spawn;
 pub(crate) mod spec;
 
 use std::io;

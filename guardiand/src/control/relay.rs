@@ -3,15 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
-use command_fds::{CommandFdExt, FdMapping};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
-use tokio::process::{Child, Command};
 
 use crate::process::attach::{Attachment, Output};
 use crate::process::keeper::Passed;
+use crate::process::spawn::{Child, spawn};
 
 /// The numbers that `dadoo relay` knows: the process's input, its output, its error output.
 const INPUT: i32 = 3;
@@ -19,7 +17,7 @@ const OUTPUTS: [(Output, i32); 2] = [(Output::Stdout, 4), (Output::Stderr, 5)];
 
 /// The dadoo of one client. Dropping it ends it.
 #[derive(Debug)]
-pub(crate) struct Relay(Child);
+pub(crate) struct Relay(Arc<Child>);
 
 impl Relay {
     /// Hands the client's streams over, and starts to send output.
@@ -32,32 +30,35 @@ impl Relay {
         [stdin, stdout, stderr]: Passed,
         forwards_stdin: bool,
     ) -> anyhow::Result<Self> {
-        let mut mappings = Vec::new();
+        let mut descriptors = vec![(stdin, 0), (stdout, 1), (stderr, 2)];
         // A process that was passed its own streams takes no input here.
         if forwards_stdin && let Ok(fifo) = attachment.process.stdin() {
-            let parent_fd = fifo.into_blocking_fd()?;
-            mappings.push(FdMapping { parent_fd, child_fd: INPUT });
+            descriptors.push((fifo.into_blocking_fd()?, INPUT));
         }
         let mut sinks = Vec::new();
-        for (output, child_fd) in OUTPUTS {
-            let (parent_fd, sink) = pipe_with(PipeFlags::CLOEXEC)?;
-            mappings.push(FdMapping { parent_fd, child_fd });
-            rustix::io::ioctl_fionbio(&sink, true)?;
+        for (output, number) in OUTPUTS {
+            let (source, sink) = pipe_with(PipeFlags::CLOEXEC)?;
+            descriptors.push((source, number));
             sinks.push((output, pipe::Sender::from_owned_fd(sink)?));
         }
-        let mut command = Command::new(dadoo);
-        command.arg("relay").stdin(stdin).stdout(stdout).stderr(stderr);
-        command.process_group(0).kill_on_drop(true).fd_mappings(mappings)?;
-        let child = command.spawn().with_context(|| format!("exec {}", dadoo.display()))?;
+        let child = spawn(dadoo, &["relay".into()], descriptors)?;
         for (output, sink) in sinks {
             tokio::spawn(send(Arc::clone(attachment), output, sink));
         }
-        Ok(Self(child))
+        Ok(Self(Arc::new(child)))
     }
 
     /// Waits until all output was written, or nobody reads it any more.
-    pub(crate) async fn ended(mut self) {
-        let _ = self.0.wait().await;
+    pub(crate) async fn ended(&self) {
+        self.0.ended().await;
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let child = Arc::clone(&self.0);
+        child.kill();
+        tokio::spawn(async move { child.ended().await });
     }
 }
 

@@ -1,14 +1,14 @@
 //! Starting a process: its directory, its FIFOs, its dadoo, and the news whether it runs.
 
+use std::ffi::OsString;
 use std::fs::{DirBuilder, File};
+use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use command_fds::{CommandFdExt, FdMapping};
 use guardian_contract::depot::{Bundle, Handle};
 use guardian_contract::fault::{Fault, Kind};
 use guardian_contract::log;
@@ -18,11 +18,11 @@ use nix::unistd::{Gid, Uid, chown, mkfifo};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
-use tokio::process::{Child, Command};
 
 use super::Pipes;
+use super::spawn::{Child, spawn};
 use crate::plugin::runtime::{Runtime, last_error_in};
 
 /// How much of a log is read.
@@ -118,26 +118,23 @@ pub(crate) async fn start(
     let pipes = Pipes::open(&dir).context("open the process's FIFOs")?;
     // A file without a name: dadoo and its runtime can always write there, and who has died leaves
     // nothing.
-    let log = File::from(memfd_create("dadoo.log", MemfdFlags::CLOEXEC).context("make a log")?);
-    let mut mappings = vec![
-        mapping(runtime_exit_write, descriptor::RUNTIME_EXIT),
-        mapping(runtime_log_write, descriptor::RUNTIME_LOG),
-        mapping(sync_write, descriptor::SYNC),
+    let log = memory("dadoo.log", &[])?;
+    let stdin = match &start.task {
+        Task::Exec(process) => memory("process.json", process)?,
+        Task::Pea => File::open("/dev/null").context("open /dev/null")?,
+    };
+    let mut descriptors = vec![
+        (stdin.into(), 0),
+        (log.try_clone()?.into(), 1),
+        (log.try_clone()?.into(), 2),
+        (runtime_exit_write, descriptor::RUNTIME_EXIT),
+        (runtime_log_write, descriptor::RUNTIME_LOG),
+        (sync_write, descriptor::SYNC),
     ];
-    let mut command = command(dadoo, runtime, &start, &dir, &log)?;
+    let args = arguments(runtime, &start, &dir);
     // Ours no longer from here on: whoever reads them waits for the process's end only.
-    let passed = start.stdio.take().into_iter().flatten().zip(descriptor::PASSED);
-    mappings.extend(passed.map(|(stream, number)| mapping(stream, number)));
-    let mut child = command
-        .fd_mappings(mappings)
-        .context("map dadoo's descriptors")?
-        .spawn()
-        .with_context(|| format!("exec {}", dadoo.display()))?;
-    // It keeps our copies of what it has handed on.
-    drop(command);
-    if let (Some(mut stdin), Task::Exec(process)) = (child.stdin.take(), start.task) {
-        tokio::spawn(async move { stdin.write_all(&process).await });
-    }
+    descriptors.extend(start.stdio.take().into_iter().flatten().zip(descriptor::PASSED));
+    let child = spawn(dadoo, &args, descriptors)?;
     let said = Arc::new(log);
     reap(child, Arc::clone(&said));
     if read_byte(sync).await?.is_none() {
@@ -154,48 +151,39 @@ pub(crate) async fn start(
     }
 }
 
-fn command(
-    dadoo: &Path,
-    runtime: &Runtime,
-    start: &Start<'_>,
-    dir: &ProcessDir,
-    log: &File,
-) -> anyhow::Result<Command> {
-    let mut command = Command::new(dadoo);
-    command.arg("-runc-root").arg(&runtime.root);
+fn arguments(runtime: &Runtime, start: &Start<'_>, dir: &ProcessDir) -> Vec<OsString> {
+    let mut args = vec!["-runc-root".into(), runtime.root.clone().into()];
     if start.tty {
-        command.arg("-tty");
+        args.push("-tty".into());
     }
     if start.stdio.is_some() {
-        command.arg("--pass-stdio");
+        args.push("--pass-stdio".into());
     }
     if let Some(tree) = &start.tree {
-        command.arg("--tree").arg(tree);
+        args.extend(["--tree".into(), tree.into()]);
     }
     let (verb, id) = match start.task {
         Task::Exec(_) => ("exec", start.bundle.handle()),
         Task::Pea => ("run", start.process_id),
     };
-    command
-        .arg(verb)
-        .arg(&runtime.program)
-        .arg(dir.path())
-        .arg(id.as_str())
-        .stdin(Stdio::piped())
-        .stdout(log.try_clone()?)
-        .stderr(log.try_clone()?)
-        .process_group(0);
-    Ok(command)
+    args.extend([verb.into(), runtime.program.clone().into()]);
+    args.extend([dir.path().into(), id.as_str().into()]);
+    args
 }
 
-fn mapping(fd: OwnedFd, child_fd: i32) -> FdMapping {
-    FdMapping { parent_fd: fd, child_fd }
+/// Returns a file in memory.
+fn memory(name: &str, content: &[u8]) -> anyhow::Result<File> {
+    let mut file = File::from(memfd_create(name, MemfdFlags::CLOEXEC).context("make a file")?);
+    file.write_all(content)
+        .and_then(|()| file.rewind())
+        .with_context(|| format!("write {name}"))?;
+    Ok(file)
 }
 
 /// Collects dadoo in the background and moves what it printed into our log.
-fn reap(mut child: Child, said: Arc<File>) {
+fn reap(child: Child, said: Arc<File>) {
     tokio::spawn(async move {
-        let _ = child.wait().await;
+        child.ended().await;
         let said = text(&said);
         if !said.is_empty() {
             log::info("dadoo", &json!({"output": said}));
