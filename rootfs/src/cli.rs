@@ -13,6 +13,7 @@ use guardian_contract::run::Answer;
 use crate::create::{self, Limit, Show};
 use crate::image::{self, Image};
 use crate::overlay::Way;
+use crate::registry::{Access, Credentials, Secret, download};
 use crate::source::Source;
 use crate::stats;
 use crate::store::{self, Store};
@@ -31,6 +32,9 @@ pub struct Cli {
     /// Show groups of the image through this map (repeatable)
     #[arg(long = "gid-mapping", value_name = "CONTAINER:HOST:SIZE", global = true)]
     gid_mappings: Vec<IdMapping>,
+    /// Registry that may have a certificate of unknown origin or speak plain HTTP (repeatable)
+    #[arg(long = "insecure-registry", value_name = "HOST[:PORT]", global = true)]
+    insecure_registries: Vec<String>,
     /// Configuration file of grootfs; not supported yet
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
@@ -83,8 +87,9 @@ struct Create {
     username: Option<String>,
     /// Password at the registry
     #[arg(long, value_name = "PASSWORD", hide_default_value = true)]
-    password: Option<String>,
-    /// Path of a tar file, file:///FILE, oci:///DIRECTORY[:TAG] or raw:///DIRECTORY
+    password: Option<Secret>,
+    /// Path of a tar file, file:///FILE, oci:///DIRECTORY[:TAG], docker://[HOST]/NAME[:TAG] or
+    /// raw:///DIRECTORY
     uri: String,
     /// Name of the new image
     id: String,
@@ -105,7 +110,10 @@ pub fn run(cli: Cli) -> anyhow::Result<Answer> {
     let maps = IdMaps { uid: cli.uid_mappings, gid: cli.gid_mappings };
     let show = Show { maps, way: cli.overlay };
     match cli.verb {
-        Verb::Create(request) => run_create(&store, &show, &request),
+        Verb::Create(request) => {
+            let access = request.access(cli.insecure_registries);
+            run_create(&store, &show, &request, &access)
+        }
         Verb::Delete { image } => delete(&store, &image),
         Verb::Stats { image } => match store.id(&image)? {
             Some(id) => Answer::json(&stats::stats(&store, &id)?),
@@ -119,14 +127,28 @@ pub fn run(cli: Cli) -> anyhow::Result<Answer> {
     }
 }
 
-fn run_create(store: &Store, show: &Show, request: &Create) -> anyhow::Result<Answer> {
+fn run_create(
+    store: &Store,
+    show: &Show,
+    request: &Create,
+    access: &Access,
+) -> anyhow::Result<Answer> {
     let id = store::parse_id(&request.id)?;
     let source = Source::parse(&request.uri)?;
     let limit = Limit {
         bytes: request.disk_limit_size_bytes,
         is_exclusive: request.exclude_image_from_quota,
     };
-    Answer::json(&create::create(store, &source, &id, show, limit)?)
+    Answer::json(&create::create(store, &source, &id, show, limit, access)?)
+}
+
+impl Create {
+    fn access(&self, insecure: Vec<String>) -> Access {
+        let username = self.username.clone().filter(|name| !name.is_empty());
+        let password = self.password.clone().unwrap_or_default();
+        let credentials = username.map(|username| Credentials { username, password });
+        Access { credentials, insecure }
+    }
 }
 
 /// The texts are grootfs'.
@@ -142,6 +164,7 @@ fn delete(store: &Store, image: &str) -> anyhow::Result<Answer> {
         None => format!("Image `{id}` not found. Skipping delete."),
     };
     image::sweep(store)?;
+    download::sweep(store)?;
     Ok(Answer::Text(text))
 }
 

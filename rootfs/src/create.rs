@@ -10,8 +10,10 @@ use guardian_contract::image::Fragment;
 
 use crate::disk;
 use crate::image::{Image, Info};
+use crate::layer::Layer;
 use crate::overlay::{Overlay, Way};
 use crate::owner::Owner;
+use crate::registry::Access;
 use crate::source::{self, Source};
 use crate::store::Store;
 
@@ -28,6 +30,16 @@ impl Limit {
     /// Bytes that a layer may take.
     fn room(self) -> u64 {
         if self.bytes == 0 || self.is_exclusive { u64::MAX } else { self.bytes }
+    }
+
+    /// Refuses an image before it is downloaded that can't fit. The text is grootfs'.
+    fn check_archives(self, layers: &[Layer]) -> anyhow::Result<()> {
+        let bytes = layers.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.blob.size));
+        if bytes <= self.room() {
+            return Ok(());
+        }
+        let text = format!("layers exceed disk quota {bytes}/{} bytes", self.room());
+        Err(Fault::invalid(text).into())
     }
 
     /// Bytes that the container may write beside its image; 0 is no limit.
@@ -59,12 +71,19 @@ pub(crate) fn create(
     id: &Handle,
     show: &Show,
     limit: Limit,
+    access: &Access,
 ) -> anyhow::Result<Fragment> {
     if let Source::Raw(path) = source {
         return raw(path.clone());
     }
-    let found = source.image()?;
+    Image::refuse_known(store, id)?;
+    let found = source.image(store, access)?;
+    if found.origin.is_some() {
+        limit.check_archives(&found.layers)?;
+    }
     store.create()?;
+    // Before anything is locked, because it takes the time it takes.
+    let _archives = found.download(store)?;
     let image = Image::claim(store, id)?;
     match fill(store, &image, &found, show, limit) {
         Ok(()) => Ok(fragment(image.merged(), found.env)),

@@ -2,6 +2,8 @@
 
 use std::io::{self, Read, Write};
 
+use anyhow::bail;
+use guardian_contract::fault::Fault;
 use sha2::{Digest, Sha256};
 
 /// Passes bytes on and hashes them.
@@ -58,6 +60,25 @@ pub(crate) fn of(bytes: impl AsRef<[u8]>) -> String {
     hex(&Sha256::digest(bytes))
 }
 
+/// Returns the digits of `sha256:…`; the text becomes a file name and part of a URL, so it is
+/// checked here.
+///
+/// # Errors
+/// When it is anything else.
+pub(crate) fn parse(digest: &str) -> anyhow::Result<String> {
+    let digits = digest.strip_prefix("sha256:").unwrap_or_default();
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    if digits.len() != 64 || !digits.bytes().all(is_digit) {
+        bail!(Fault::invalid(format!("'{}' is not a sha256 digest", digest.escape_debug())));
+    }
+    Ok(digits.to_owned())
+}
+
+/// Returns the digest with the name of its algorithm.
+pub(crate) fn named(digits: &str) -> String {
+    format!("sha256:{digits}")
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -71,5 +92,12 @@ mod tests {
         let (hash, size) = Hashed::new(io::empty()).finish();
         assert_eq!(hash, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         assert_eq!(size, 0);
+    }
+
+    #[test]
+    fn a_digest_is_no_path() {
+        for bad in ["sha256:../../etc/passwd", "sha256:", "md5:x", "sha256:ABC"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
     }
 }

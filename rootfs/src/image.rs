@@ -13,7 +13,7 @@ use guardian_contract::file::{private_dir, read_json, replace_json};
 use serde::{Deserialize, Serialize};
 
 use crate::owner::Owner;
-use crate::store::Store;
+use crate::store::{Store, is_still};
 use crate::{layer, overlay, remove};
 
 /// What we must know of an image after it was made; its presence says that it was made whole.
@@ -43,7 +43,7 @@ impl Image {
     /// # Errors
     /// `Exists` when there is such an image, or one is being made.
     pub(crate) fn claim(store: &Store, id: &Handle) -> anyhow::Result<Self> {
-        let exists = || Fault::exists(format!("image for id `{id}` already exists"));
+        let exists = || exists(id);
         let path = store.image(id);
         loop {
             let is_new = match std::fs::create_dir(&path) {
@@ -87,6 +87,17 @@ impl Image {
     /// Returns an image to look at, without a lock; there may be none.
     pub(crate) fn peek(store: &Store, id: &Handle) -> Self {
         Self { path: store.image(id), _held: None }
+    }
+
+    /// Refuses an id that an image has, for those who have long work to do before they claim it.
+    ///
+    /// # Errors
+    /// `Exists`.
+    pub(crate) fn refuse_known(store: &Store, id: &Handle) -> anyhow::Result<()> {
+        match Self::peek(store, id).info()? {
+            Some(_) => bail!(exists(id)),
+            None => Ok(()),
+        }
     }
 
     /// Makes the directories that an overlay needs; the root of the upper one looks like the
@@ -217,19 +228,14 @@ pub(crate) fn sweep(store: &Store) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn exists(id: &Handle) -> Fault {
+    Fault::exists(format!("image for id `{id}` already exists"))
+}
+
 fn open(path: &Path) -> anyhow::Result<Option<File>> {
     match File::open(path) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("open {}", path.display())),
-    }
-}
-
-/// Tells whether `path` still names what we have open: it may have been removed, and made again,
-/// while we waited for its lock.
-fn is_still(held: &File, path: &Path) -> bool {
-    match (held.metadata(), std::fs::metadata(path)) {
-        (Ok(held), Ok(named)) => (held.dev(), held.ino()) == (named.dev(), named.ino()),
-        _ => false,
     }
 }

@@ -162,10 +162,7 @@ impl Blob {
 
     fn check_digest(&self, actual: &str, size: u64) -> anyhow::Result<()> {
         if size != self.size {
-            bail!(Fault::invalid(format!(
-                "layer size is different from the value in the manifest; expected: {}, actual {size}",
-                self.size
-            )));
+            bail!(size_mismatch(self.size, size));
         }
         compare("layerID", self.digest.as_deref(), actual)
     }
@@ -173,6 +170,13 @@ impl Blob {
     fn check_diff_id(&self, actual: &str) -> anyhow::Result<()> {
         compare("diffID", self.diff_id.as_deref(), actual)
     }
+}
+
+/// The text is grootfs'.
+pub(crate) fn size_mismatch(expected: u64, actual: u64) -> Fault {
+    Fault::invalid(format!(
+        "layer size is different from the value in the manifest; expected: {expected}, actual {actual}"
+    ))
 }
 
 fn compare(what: &str, expected: Option<&str>, actual: &str) -> anyhow::Result<()> {

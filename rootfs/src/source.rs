@@ -9,6 +9,9 @@ use guardian_contract::fault::Fault;
 use crate::digest;
 use crate::layer::{Blob, Layer, Packing};
 use crate::layout;
+use crate::registry::download::{self, Download};
+use crate::registry::{self, Access, Client, Reference};
+use crate::store::Store;
 
 /// A URI of `create`, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub(crate) enum Source {
     Tar(PathBuf),
     /// An OCI image layout and the tag wanted.
     Layout(PathBuf, Option<String>),
+    /// An image in a registry.
+    Registry(Reference),
     /// A directory used as it is.
     Raw(PathBuf),
 }
@@ -28,6 +33,21 @@ pub(crate) struct Image {
     pub(crate) layers: Vec<Layer>,
     /// `K=V`.
     pub(crate) env: Vec<String>,
+    /// Where the layers' archives are, if they are not on this disk.
+    pub(crate) origin: Option<Client>,
+}
+
+impl Image {
+    /// Downloads the archives of layers that the store lacks, if they are not on this disk.
+    ///
+    /// # Errors
+    /// When one can't be had.
+    pub(crate) fn download(&self, store: &Store) -> anyhow::Result<Vec<Download>> {
+        match &self.origin {
+            Some(client) => download::all(client, store, &self.layers),
+            None => Ok(Vec::new()),
+        }
+    }
 }
 
 impl Source {
@@ -46,10 +66,7 @@ impl Source {
             "file" => Ok(Self::Tar(path.into())),
             "raw" => Ok(Self::Raw(path.into())),
             "oci" => Ok(split_tag(path)),
-            "docker" => Err(Fault::unsupported(format!(
-                "image '{uri}': pulling from a registry (docker://) is not supported yet"
-            ))
-            .into()),
+            "docker" => Reference::parse(uri, rest).map(Self::Registry),
             other => {
                 Err(Fault::unsupported(format!("image '{uri}': source '{other}' is not supported"))
                     .into())
@@ -61,10 +78,11 @@ impl Source {
     ///
     /// # Errors
     /// When there is no image, or none that we understand.
-    pub(crate) fn image(&self) -> anyhow::Result<Image> {
+    pub(crate) fn image(&self, store: &Store, access: &Access) -> anyhow::Result<Image> {
         match self {
             Self::Tar(path) => tar(path),
             Self::Layout(path, tag) => layout::image(path, tag.as_deref()),
+            Self::Registry(reference) => registry::image(reference, access, store),
             Self::Raw(_) => Ok(Image::default()),
         }
     }
@@ -93,7 +111,7 @@ fn tar(path: &Path) -> anyhow::Result<Image> {
     ));
     let blob =
         Blob { path, digest: None, size: stat.size(), diff_id: None, packing: Packing::Guess };
-    Ok(Image { layers: vec![Layer { chain_id, blob }], env: Vec::new() })
+    Ok(Image { layers: vec![Layer { chain_id, blob }], ..Image::default() })
 }
 
 fn split_tag(path: &str) -> Source {
@@ -139,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_comes_later_says_so_by_name() {
-        for uri in ["docker:///busybox:1.37", "preloaded+layer:///x.tar", "http://x/y.tar"] {
+        for uri in ["preloaded+layer:///x.tar", "http://x/y.tar"] {
             let fault = Fault::of(&Source::parse(uri).unwrap_err());
             assert_eq!(fault.kind, Kind::Unsupported, "{uri}");
             assert!(fault.message.contains(uri), "{}", fault.message);
@@ -148,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_directory_is_no_tar_file() {
-        let error = Source::parse("/").unwrap().image().unwrap_err();
+        let error = tar(Path::new("/")).unwrap_err();
         assert!(error.to_string().contains("directory provided instead of a tar file"));
     }
 }

@@ -8,11 +8,12 @@
 //!                           writes/upper, writes/work, info.json
 //! STORE/locks/CHAIN         held while the layer is unpacked
 //! STORE/partial/CHAIN       a layer being unpacked, or what a dead process left of it
+//! STORE/blobs/DIGEST       a layer's archive being downloaded, or what a dead process left of it
 //! STORE/trash/…             images being removed, or what a dead process left of them
 //! ```
 
 use std::fs::{File, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -88,6 +89,14 @@ impl Store {
         self.path("partial")
     }
 
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.path("blobs")
+    }
+
+    pub(crate) fn blob(&self, digest: &str) -> PathBuf {
+        self.blobs().join(digest)
+    }
+
     pub(crate) fn trash(&self) -> PathBuf {
         self.path("trash")
     }
@@ -144,6 +153,15 @@ impl Store {
 
     fn path(&self, directory: &str) -> PathBuf {
         self.0.join(directory)
+    }
+}
+
+/// Tells whether `path` still names what we have open: it may have been removed, and made again,
+/// while we waited for its lock.
+pub(crate) fn is_still(held: &File, path: &Path) -> bool {
+    match (held.metadata(), std::fs::metadata(path)) {
+        (Ok(held), Ok(named)) => (held.dev(), held.ino()) == (named.dev(), named.ino()),
+        _ => false,
     }
 }
 

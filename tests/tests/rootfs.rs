@@ -15,5 +15,7 @@ mod container;
 mod layout;
 #[path = "rootfs/nstar.rs"]
 mod nstar;
+#[path = "rootfs/registry.rs"]
+mod registry;
 #[path = "rootfs/store.rs"]
 mod store;

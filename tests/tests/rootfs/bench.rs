@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use guardian_tests::netns::Netns;
 use serde_json::{Value, json};
 
 /// gdn's maps for unprivileged containers.
@@ -54,6 +55,17 @@ impl Bench {
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(program("rootfs"));
         command.arg("--store").arg(self.path("store"));
+        command
+    }
+
+    /// The same in a network namespace.
+    pub(crate) fn command_in(&self, netns: &Netns) -> Command {
+        let mut command = netns.command(program("rootfs"));
+        command.arg("--store").arg(self.path("store"));
+        // A proxy of the host's can't be reached from there.
+        for name in ["http_proxy", "https_proxy", "all_proxy"] {
+            command.env_remove(name).env_remove(name.to_ascii_uppercase());
+        }
         command
     }
 

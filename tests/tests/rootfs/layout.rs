@@ -14,7 +14,7 @@ use crate::bench::{Bench, program};
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// A layout on disk that grows layer by layer.
-struct Layout {
+pub(crate) struct Layout {
     path: PathBuf,
     layers: Vec<Value>,
     diff_ids: Vec<String>,
@@ -54,7 +54,7 @@ impl Layout {
     }
 
     /// Writes configuration, manifest and index; returns the URI.
-    fn finish(&self) -> String {
+    pub(crate) fn finish(&self) -> String {
         let config = json!({"architecture": "amd64", "os": "linux",
             "config": {"Env": ["A=1", "PATH=/bin"], "Labels": {"x": "y"}},
             "rootfs": {"type": "layers", "diff_ids": self.diff_ids}});
@@ -73,7 +73,7 @@ impl Layout {
 }
 
 /// Three layers: things; some of them taken away or changed; a directory made anew.
-fn three_layers(bench: &Bench) -> Layout {
+pub(crate) fn three_layers(bench: &Bench) -> Layout {
     let mut layout = Layout::new(bench, "layout");
     layout.push(&bench.tree());
     let second = bench.path("second");

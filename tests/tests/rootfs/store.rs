@@ -68,7 +68,7 @@ fn mistakes_are_told_in_one_line_and_leave_nothing() {
         ("/no/such.tar", "x", "No such file or directory"),
         (broken.to_str().unwrap(), "x", "unexpected end of archive"),
         (not_tar.to_str().unwrap(), "x", "does not look like a tar archive"),
-        ("docker:///busybox", "x", "not supported yet"),
+        ("docker:///Busybox", "x", "malformed name of a repository"),
         ("oci:///no/such/layout", "x", "Image source doesn't exist"),
         ("raw:///no/such/dir", "x", "no directory"),
     ] {

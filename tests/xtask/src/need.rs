@@ -28,10 +28,13 @@ pub(crate) const CONTAINER: [Need; 5] = [
 ];
 
 /// What the tests need beyond that.
-pub(crate) const TESTS: [Need; 7] = [
+pub(crate) const TESTS: [Need; 10] = [
     need("runc", "runc"),
     need("skopeo", "skopeo"),
     need("umoci", "umoci"),
+    need("docker-registry", "docker-registry"),
+    need("openssl", "openssl"),
+    need("ss", "iproute2"),
     need("ping", "iputils-ping"),
     need("mkfs.ext4", "e2fsprogs"),
     need("chattr", "e2fsprogs"),

@@ -1,0 +1,256 @@
+//! A repository of a registry, read over the registry API (OCI distribution spec, "Pull").
+
+use std::io::Read;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, bail};
+use guardian_contract::fault::{Fault, Kind};
+use serde::Deserialize;
+use ureq::Body;
+use ureq::http::{Response, StatusCode, Uri, header};
+
+use super::access::{Access, Credentials};
+use super::challenge::Challenge;
+use super::reference::Reference;
+use super::transport::{self, Request, Transport};
+use crate::manifest::{self, MAX_DOCUMENT};
+
+/// Largest answer of a token service; tokens have a few kilobytes.
+const MAX_TOKEN: u64 = 256 << 10;
+
+/// A repository that we pull from; threads may share it.
+#[derive(Debug)]
+pub(crate) struct Client {
+    reference: Reference,
+    transport: Transport,
+    is_insecure: bool,
+    /// `SCHEME://HOST[:PORT]`.
+    base: String,
+    credentials: Option<Credentials>,
+    /// The `Authorization` header that the registry took last.
+    authorization: Mutex<Option<String>>,
+}
+
+impl Client {
+    /// Returns a client for the reference's registry. One that may be insecure is asked first
+    /// whether it can't do better.
+    ///
+    /// # Errors
+    /// When the registry's name can't be part of a URL.
+    pub(crate) fn new(reference: &Reference, access: &Access) -> anyhow::Result<Self> {
+        let host = &reference.host;
+        let is_insecure = access.is_insecure(host);
+        let transport = Transport::new(is_insecure.then(|| host.clone()));
+        let secure: Uri = format!("https://{host}/v2/")
+            .parse()
+            .map_err(|_| Fault::invalid(format!("'{host}' is not a registry's address")))?;
+        let scheme = match is_insecure && !transport.speaks_tls(&secure) {
+            true => "http",
+            false => "https",
+        };
+        Ok(Self {
+            reference: reference.clone(),
+            transport,
+            is_insecure,
+            base: format!("{scheme}://{host}"),
+            credentials: access.credentials.clone(),
+            authorization: Mutex::new(None),
+        })
+    }
+
+    /// Fetches a manifest or an index and its media type.
+    ///
+    /// # Errors
+    /// When there is none, or it is larger than [`MAX_DOCUMENT`].
+    pub(crate) fn manifest(&self, name: &str) -> anyhow::Result<manifest::Document> {
+        let accept = [manifest::MANIFESTS, manifest::INDEXES].concat().join(", ");
+        let response = self.get(&format!("manifests/{name}"), &accept, 0)?;
+        let media_type = response.headers().get(header::CONTENT_TYPE);
+        let media_type = media_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
+        let text = bounded(response, MAX_DOCUMENT, "image manifest")?;
+        Ok(manifest::Document { text, media_type })
+    }
+
+    /// Fetches a blob that is a document.
+    ///
+    /// # Errors
+    /// When there is none, or it is larger than [`MAX_DOCUMENT`].
+    pub(crate) fn document(&self, digest: &str) -> anyhow::Result<Vec<u8>> {
+        bounded(self.blob(digest, 0)?, MAX_DOCUMENT, "image configuration")
+    }
+
+    /// Asks for a blob without its first `from` bytes, which the registry may send nevertheless.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn blob(&self, digest: &str, from: u64) -> anyhow::Result<Response<Body>> {
+        self.get(&format!("blobs/sha256:{digest}"), "*/*", from)
+    }
+
+    /// Gets something of the repository, and shows who we are when the registry asks for it.
+    fn get(&self, path: &str, accept: &str, from: u64) -> anyhow::Result<Response<Body>> {
+        let uri = format!("{}/v2/{}/{path}", self.base, self.reference.repository);
+        let uri: Uri = uri.parse().context("make a URL of the reference")?;
+        let authorization = self.known_authorization();
+        let mut request = Request { uri, accept: accept.into(), authorization, from };
+        let mut response = self.transport.get(&request)?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            request.authorization = Some(self.authorize(&response)?);
+            response = self.transport.get(&request)?;
+        }
+        match response.status() {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
+                Ok(response)
+            }
+            StatusCode::UNAUTHORIZED if self.is_basic(&response) => bail!(self.wrong_password()),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => bail!(self.denied()),
+            StatusCode::NOT_FOUND => {
+                let text = format!("{} ({})", self.denied().message, reason(response));
+                bail!(Fault::not_found(text))
+            }
+            status => {
+                let host = &self.reference.host;
+                let text = format!("registry {host} answers {status}: {}", reason(response));
+                bail!(Fault::new(Kind::Unavailable, text))
+            }
+        }
+    }
+
+    fn known_authorization(&self) -> Option<String> {
+        self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns the `Authorization` header that answers the challenge in `response`.
+    fn authorize(&self, response: &Response<Body>) -> anyhow::Result<String> {
+        let authorization = match (challenge(response), &self.credentials) {
+            (Some(Challenge::Bearer { realm, service }), _) => {
+                format!("Bearer {}", self.token(&realm, service.as_deref())?)
+            }
+            (Some(Challenge::Basic), Some(credentials)) => credentials.basic(),
+            _ => bail!(self.denied()),
+        };
+        let mut known = self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some(authorization.clone());
+        Ok(authorization)
+    }
+
+    /// Fetches a token that lets us pull from this repository and nothing else, whatever the
+    /// challenge says: the registry must not choose what our credentials are used for.
+    fn token(&self, realm: &str, service: Option<&str>) -> anyhow::Result<String> {
+        let host = &self.reference.host;
+        let realm: Uri = realm
+            .parse()
+            .map_err(|_| Fault::invalid(format!("registry {host}: malformed token service")))?;
+        let is_own = realm.host() == self.host().as_deref();
+        if realm.scheme_str() != Some("https") && !(self.is_insecure && is_own) {
+            let text = format!("registry {host}: its token service is not secured by TLS");
+            bail!(Fault::invalid(text));
+        }
+        let mut query: Vec<String> = realm
+            .query()
+            .map(str::to_owned)
+            .into_iter()
+            .filter(|query| !query.is_empty())
+            .collect();
+        query.extend(service.map(|service| format!("service={}", escaped(service))));
+        query.push(format!("scope=repository:{}:pull", self.reference.repository));
+        let at = transport::host(&realm);
+        let scheme = realm.scheme_str().unwrap_or_default();
+        let uri = format!("{scheme}://{at}{}?{}", realm.path(), query.join("&"));
+        let uri = uri.parse().context("make a URL of the token service")?;
+        let authorization = self.credentials.as_ref().map(Credentials::basic);
+        let request = Request { uri, accept: "application/json".into(), authorization, from: 0 };
+        let response = self.transport.get(&request)?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => bail!(self.wrong_password()),
+            status => {
+                let text = format!("token service {at} answers {status}");
+                bail!(Fault::new(Kind::Unavailable, text));
+            }
+        }
+        let text = bounded(response, MAX_TOKEN, "answer of the token service")?;
+        let token: Token = manifest::parse(&text, "answer of the token service")?;
+        let token = token.token.or(token.access_token).filter(|token| !token.is_empty());
+        token.ok_or_else(|| Fault::invalid(format!("token service {at} gave no token")).into())
+    }
+
+    fn host(&self) -> Option<String> {
+        self.base.parse::<Uri>().ok()?.host().map(str::to_owned)
+    }
+
+    fn is_basic(&self, response: &Response<Body>) -> bool {
+        self.credentials.is_some() && challenge(response) == Some(Challenge::Basic)
+    }
+
+    /// The text is grootfs'. Registries don't tell what is absent from what is private.
+    fn denied(&self) -> Fault {
+        let uri = &self.reference.uri;
+        Fault::not_found(format!("{uri} does not exist or you do not have permissions to see it."))
+    }
+
+    /// The text is grootfs'.
+    fn wrong_password(&self) -> Fault {
+        match self.credentials {
+            Some(_) => Fault::invalid("authorization failed: username and password are invalid"),
+            None => self.denied(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Token {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+/// The first challenge that we understand.
+fn challenge(response: &Response<Body>) -> Option<Challenge> {
+    let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
+    headers.iter().filter_map(|value| value.to_str().ok()).find_map(Challenge::parse)
+}
+
+/// Reads an answer of at most `most` bytes.
+fn bounded(response: Response<Body>, most: u64, what: &str) -> anyhow::Result<Vec<u8>> {
+    let too_large = || Fault::invalid(format!("{what} is larger than {most} bytes"));
+    if response.body().content_length().is_some_and(|length| length > most) {
+        bail!(too_large());
+    }
+    let mut text = Vec::new();
+    let body = response.into_body().into_reader();
+    body.take(most + 1).read_to_end(&mut text).with_context(|| format!("read {what}"))?;
+    if text.len() as u64 > most {
+        bail!(too_large());
+    }
+    Ok(text)
+}
+
+/// What the registry says of a failure, in short (OCI distribution spec, "Error Codes").
+fn reason(response: Response<Body>) -> String {
+    #[derive(Deserialize)]
+    struct Failure {
+        message: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Failures {
+        errors: Vec<Failure>,
+    }
+    let status = response.status();
+    let told = bounded(response, 16 << 10, "failure").ok();
+    let told = told.and_then(|text| serde_json::from_slice::<Failures>(&text).ok());
+    let first = told.and_then(|told| told.errors.into_iter().find_map(|one| one.message));
+    let text = first.unwrap_or_else(|| status.canonical_reason().unwrap_or("failure").to_owned());
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+/// Escapes what has a meaning in a query.
+fn escaped(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/".contains(&byte);
+    text.bytes()
+        .map(|byte| match is_plain(byte) {
+            true => char::from(byte).to_string(),
+            false => format!("%{byte:02X}"),
+        })
+        .collect()
+}

@@ -1,0 +1,8 @@
+//! Images from registries: Debian's docker-registry, and servers that mean harm.
+
+#[path = "registry/fake.rs"]
+mod fake;
+#[path = "registry/hostile.rs"]
+mod hostile;
+#[path = "registry/real.rs"]
+mod real;

@@ -1,0 +1,131 @@
+//! A small HTTP server that answers as a test wants it.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use guardian_tests::netns::Netns;
+use nix::sched::{CloneFlags, setns};
+
+use crate::bench::Bench;
+
+/// A network namespace for this test.
+pub(crate) fn namespace(bench: &Bench) -> Netns {
+    // Links have short names, but namespaces need not.
+    Netns::create(&bench.tag).unwrap()
+}
+
+/// A request as it came.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Path and query.
+    pub(crate) path: String,
+    pub(crate) authorization: Option<String>,
+    pub(crate) range: Option<String>,
+}
+
+/// What to answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    /// Lines without their ends.
+    pub(crate) headers: Vec<String>,
+    pub(crate) body: Vec<u8>,
+    /// After how many bytes of the body the connection breaks off.
+    pub(crate) cut: Option<usize>,
+}
+
+impl Reply {
+    pub(crate) fn ok(body: impl Into<Vec<u8>>) -> Self {
+        Self { status: 200, headers: Vec::new(), body: body.into(), cut: None }
+    }
+
+    pub(crate) fn status(status: u16) -> Self {
+        Self { status, ..Self::ok("") }
+    }
+
+    pub(crate) fn header(mut self, line: impl Into<String>) -> Self {
+        self.headers.push(line.into());
+        self
+    }
+
+    pub(crate) fn cut(mut self, at: usize) -> Self {
+        self.cut = Some(at);
+        self
+    }
+
+    fn send(&self, mut stream: &TcpStream) -> std::io::Result<()> {
+        let mut head = format!("HTTP/1.1 {} x\r\nConnection: close\r\n", self.status);
+        for line in &self.headers {
+            head.push_str(&format!("{line}\r\n"));
+        }
+        head.push_str(&format!("Content-Length: {}\r\n\r\n", self.body.len()));
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(&self.body[..self.cut.unwrap_or(self.body.len())])
+    }
+}
+
+/// The server; it lives as long as the test's process, unreachable once its namespace is gone.
+pub(crate) struct Fake {
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Fake {
+    /// Listens at `address` inside `netns`.
+    pub(crate) fn start(
+        netns: &Netns,
+        address: &'static str,
+        answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let path = netns.path();
+        // A socket stays in the namespace in which it was made.
+        let listener = std::thread::spawn(move || {
+            setns(File::open(path).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+            TcpListener::bind(address).unwrap()
+        });
+        let listener = listener.join().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (log, answer) = (seen.clone(), Arc::new(answer));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, log, answer) = (stream.unwrap(), log.clone(), answer.clone());
+                std::thread::spawn(move || {
+                    // Not HTTP: somebody who asks for TLS.
+                    let Some(request) = read(&stream) else { return };
+                    let reply = answer(&request);
+                    log.lock().unwrap().push(request);
+                    let _ = reply.send(&stream);
+                });
+            }
+        });
+        Self { seen }
+    }
+
+    /// All requests so far.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// Those whose path holds `part`.
+    pub(crate) fn asked(&self, part: &str) -> Vec<Seen> {
+        self.seen().into_iter().filter(|seen| seen.path.contains(part)).collect()
+    }
+}
+
+fn read(stream: &TcpStream) -> Option<Seen> {
+    let mut lines = BufReader::new(stream).lines();
+    let first = lines.next()?.ok()?;
+    let path = first.strip_prefix("GET ")?.split(' ').next()?.to_owned();
+    let mut seen = Seen { path, ..Seen::default() };
+    for line in lines {
+        let line = line.ok()?;
+        let Some((name, value)) = line.split_once(':') else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "authorization" => seen.authorization = Some(value.trim().to_owned()),
+            "range" => seen.range = Some(value.trim().to_owned()),
+            _ => {}
+        }
+    }
+    Some(seen)
+}
