@@ -17,6 +17,7 @@ use crate::beneath::Beneath;
 use crate::digest::Hashed;
 use crate::store::Store;
 use crate::unpack::Unpacker;
+use crate::zstd::{self, Frames};
 use crate::{remove, usage};
 
 /// Large enough that system calls don't matter beside copying.
@@ -56,6 +57,8 @@ pub(crate) enum Packing {
     None,
     /// gzip.
     Gzip,
+    /// zstd.
+    Zstd,
     /// As its first bytes tell.
     Guess,
 }
@@ -127,6 +130,21 @@ impl Layer {
     }
 }
 
+impl Packing {
+    /// Returns how the archive is packed, after a look at its first bytes if need be.
+    fn or_guess(self, packed: &mut impl BufRead) -> anyhow::Result<Self> {
+        if self != Self::Guess {
+            return Ok(self);
+        }
+        let start = packed.fill_buf().context("read image")?;
+        Ok(match start {
+            _ if start.starts_with(GZIP) => Self::Gzip,
+            _ if start.starts_with(zstd::MAGIC) => Self::Zstd,
+            _ => Self::None,
+        })
+    }
+}
+
 impl Blob {
     /// Unpacks the archive and checks on the way that it is the one expected.
     fn unpack(&self, unpacker: Unpacker<'_>) -> anyhow::Result<()> {
@@ -147,17 +165,11 @@ impl Blob {
         packed: &mut impl BufRead,
         unpacker: Unpacker<'_>,
     ) -> anyhow::Result<Option<String>> {
-        let is_gzip = match self.packing {
-            Packing::None => false,
-            Packing::Gzip => true,
-            Packing::Guess => packed.fill_buf().context("read image")?.starts_with(GZIP),
-        };
-        if !is_gzip {
-            return unpacker.run(packed).map(|()| None);
+        match self.packing.or_guess(packed)? {
+            Packing::Gzip => unpack_hashed(MultiGzDecoder::new(packed), unpacker).map(Some),
+            Packing::Zstd => unpack_hashed(Frames::new(packed), unpacker).map(Some),
+            Packing::None | Packing::Guess => unpacker.run(packed).map(|()| None),
         }
-        let mut archive = Hashed::new(MultiGzDecoder::new(packed));
-        unpacker.run(BufReader::with_capacity(BUFFER, &mut archive))?;
-        Ok(Some(archive.finish().0))
     }
 
     fn check_digest(&self, actual: &str, size: u64) -> anyhow::Result<()> {
@@ -201,8 +213,16 @@ pub(crate) fn open_directory(path: &Path) -> anyhow::Result<OwnedFd> {
 /// When the archive is broken or can't be unpacked.
 pub(crate) fn unpack_stream(input: impl Read, unpacker: Unpacker<'_>) -> anyhow::Result<()> {
     let mut packed = BufReader::with_capacity(BUFFER, input);
-    match packed.fill_buf().context("read layer")?.starts_with(GZIP) {
-        true => unpacker.run(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(packed))),
-        false => unpacker.run(packed),
+    match Packing::Guess.or_guess(&mut packed)? {
+        Packing::Gzip => unpack_hashed(MultiGzDecoder::new(packed), unpacker).map(drop),
+        Packing::Zstd => unpack_hashed(Frames::new(packed), unpacker).map(drop),
+        Packing::None | Packing::Guess => unpacker.run(packed),
     }
+}
+
+/// Unpacks what comes out of a decoder and returns its SHA-256.
+fn unpack_hashed(decoder: impl Read, unpacker: Unpacker<'_>) -> anyhow::Result<String> {
+    let mut archive = Hashed::new(decoder);
+    unpacker.run(BufReader::with_capacity(BUFFER, &mut archive))?;
+    Ok(archive.finish().0)
 }

@@ -34,3 +34,4 @@ mod unpack;
 mod usage;
 mod userns;
 mod xattr;
+mod zstd;

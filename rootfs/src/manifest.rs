@@ -250,6 +250,7 @@ fn packing(media_type: &MediaType) -> anyhow::Result<Packing> {
         || name.starts_with("application/vnd.docker.image.rootfs.diff.tar");
     match name.rsplit_once(['+', '.']) {
         Some((_, "gzip")) if is_tar => Ok(Packing::Gzip),
+        Some((_, "zstd")) if is_tar => Ok(Packing::Zstd),
         Some((_, "tar")) if is_tar => Ok(Packing::None),
         _ => bail!(Fault::unsupported(format!("image layer of media type '{name}'"))),
     }
@@ -278,6 +279,7 @@ mod tests {
             assert_eq!(of(name).unwrap(), Packing::Gzip);
         }
         assert_eq!(of("application/vnd.oci.image.layer.v1.tar").unwrap(), Packing::None);
+        assert_eq!(of("application/vnd.oci.image.layer.v1.tar+zstd").unwrap(), Packing::Zstd);
         for name in ["application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "text/x.tar", "x"]
         {
             assert!(of(name).unwrap_err().to_string().contains(name));

@@ -45,7 +45,7 @@ enum Verb {
         /// What becomes the layer's root
         directory: PathBuf,
     },
-    /// Unpack a layer from stdin, plain or gzip, with overlay's whiteouts
+    /// Unpack a layer from stdin, plain, gzip or zstd, with overlay's whiteouts
     Extract {
         /// What is to hold the layer; made when it is missing
         directory: PathBuf,
