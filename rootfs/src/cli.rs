@@ -1,5 +1,7 @@
 //! Command line of `rootfs`: grootfs' names where grootfs has them.
 
+mod registry;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -13,11 +15,14 @@ use guardian_contract::run::Answer;
 use crate::create::{self, Limit, Show};
 use crate::image::{self, Image};
 use crate::overlay::Way;
-use crate::registry::{Access, Credentials, Secret, download};
+use crate::progress::Style;
+use crate::pull;
+use crate::registry::{Access, download};
 use crate::source::Source;
 use crate::stats;
 use crate::store::{self, Store};
 use crate::userns;
+use registry::{Login, Registries};
 
 /// Make root filesystems for containers out of images
 #[derive(Debug, Parser)]
@@ -32,9 +37,8 @@ pub struct Cli {
     /// Show groups of the image through this map (repeatable)
     #[arg(long = "gid-mapping", value_name = "CONTAINER:HOST:SIZE", global = true)]
     gid_mappings: Vec<IdMapping>,
-    /// Registry that may have a certificate of unknown origin or speak plain HTTP (repeatable)
-    #[arg(long = "insecure-registry", value_name = "HOST[:PORT]", global = true)]
-    insecure_registries: Vec<String>,
+    #[command(flatten)]
+    registries: Registries,
     /// Configuration file of grootfs; not supported yet
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
@@ -52,6 +56,8 @@ pub struct Cli {
 enum Verb {
     /// Make an image and mount it; prints what its container needs of it
     Create(Create),
+    /// Get an image's layers into the store, and make no image yet
+    Pull(Pull),
     /// Unmount and remove an image; an unknown one is fine
     Delete {
         /// Id or path of the image
@@ -82,17 +88,24 @@ struct Create {
     /// Count only the container's own writes, not its image
     #[arg(long)]
     exclude_image_from_quota: bool,
-    /// User at the registry
-    #[arg(long, value_name = "NAME", hide_default_value = true)]
-    username: Option<String>,
-    /// Password at the registry
-    #[arg(long, value_name = "PASSWORD", hide_default_value = true)]
-    password: Option<Secret>,
+    #[command(flatten)]
+    login: Login,
     /// Path of a tar file, file:///FILE, oci:///DIRECTORY[:TAG], docker://[HOST]/NAME[:TAG] or
     /// raw:///DIRECTORY
     uri: String,
     /// Name of the new image
     id: String,
+}
+
+#[derive(Debug, Args)]
+struct Pull {
+    /// How progress is told
+    #[arg(long, value_enum, value_name = "STYLE", default_value_t)]
+    progress: Style,
+    #[command(flatten)]
+    login: Login,
+    /// As in create
+    uri: String,
 }
 
 /// Runs the verb.
@@ -111,8 +124,13 @@ pub fn run(cli: Cli) -> anyhow::Result<Answer> {
     let show = Show { maps, way: cli.overlay };
     match cli.verb {
         Verb::Create(request) => {
-            let access = request.access(cli.insecure_registries);
+            let access = cli.registries.access(&request.login)?;
             run_create(&store, &show, &request, &access)
+        }
+        Verb::Pull(request) => {
+            let access = cli.registries.access(&request.login)?;
+            let source = Source::parse(&request.uri)?;
+            Answer::json(&pull::pull(&store, &source, &access, &request.progress.into())?)
         }
         Verb::Delete { image } => delete(&store, &image),
         Verb::Stats { image } => match store.id(&image)? {
@@ -140,15 +158,6 @@ fn run_create(
         is_exclusive: request.exclude_image_from_quota,
     };
     Answer::json(&create::create(store, &source, &id, show, limit, access)?)
-}
-
-impl Create {
-    fn access(&self, insecure: Vec<String>) -> Access {
-        let username = self.username.clone().filter(|name| !name.is_empty());
-        let password = self.password.clone().unwrap_or_default();
-        let credentials = username.map(|username| Credentials { username, password });
-        Access { credentials, insecure }
-    }
 }
 
 /// The texts are grootfs'.

@@ -13,6 +13,7 @@ use crate::image::{Image, Info};
 use crate::layer::Layer;
 use crate::overlay::{Overlay, Way};
 use crate::owner::Owner;
+use crate::progress::Progress;
 use crate::registry::Access;
 use crate::source::{self, Source};
 use crate::store::Store;
@@ -78,12 +79,12 @@ pub(crate) fn create(
     }
     Image::refuse_known(store, id)?;
     let found = source.image(store, access)?;
-    if found.origin.is_some() {
+    if !found.origin.is_empty() {
         limit.check_archives(&found.layers)?;
     }
     store.create()?;
     // Before anything is locked, because it takes the time it takes.
-    let _archives = found.download(store)?;
+    let _archives = found.download(store, &Progress::Silent)?;
     let image = Image::claim(store, id)?;
     match fill(store, &image, &found, show, limit) {
         Ok(()) => Ok(fragment(image.merged(), found.env)),

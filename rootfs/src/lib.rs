@@ -24,6 +24,8 @@ pub mod ocitar;
 mod overlay;
 mod owner;
 mod pack;
+mod progress;
+mod pull;
 mod registry;
 mod remove;
 mod source;

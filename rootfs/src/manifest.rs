@@ -112,7 +112,7 @@ pub(crate) fn image(documents: &impl Documents, top: Document) -> anyhow::Result
     let config: ImageConfiguration = parse(&text, "configuration")?;
     let layers = layers(documents, &manifest, &config)?;
     let env = config.config().as_ref().and_then(|config| config.env().clone());
-    Ok(Image { layers, env: env.unwrap_or_default(), origin: None })
+    Ok(Image { layers, env: env.unwrap_or_default(), origin: Vec::new() })
 }
 
 /// Says that a document is refused for its size.

@@ -8,22 +8,32 @@
 mod access;
 mod challenge;
 mod client;
+mod docker_config;
 pub(crate) mod download;
 mod reference;
 mod transport;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 
-pub(crate) use access::{Access, Credentials, Secret};
+use anyhow::bail;
+use guardian_contract::log;
+use serde_json::json;
+
+pub(crate) use access::{Access, Credentials, Mirror, Secret};
 pub(crate) use client::Client;
+pub(crate) use docker_config::DockerConfig;
 pub(crate) use reference::Reference;
 
+use crate::digest;
 use crate::manifest::{self, Documents};
 use crate::source::Image;
 use crate::store::Store;
+use access::Endpoint;
 use reference::Pin;
 
-/// Reads the image's documents; its layers are left where they are.
+/// Reads the image's documents; its layers are left where they are. Mirrors are asked first; what
+/// one of them lacks or gets wrong, the next may have.
 ///
 /// # Errors
 /// When the registry can't be reached, does not show us the image, or it is not what it says.
@@ -32,17 +42,36 @@ pub(crate) fn image(
     access: &Access,
     store: &Store,
 ) -> anyhow::Result<Image> {
-    let client = Client::new(reference, access)?;
-    let top = match &reference.pin {
+    let mut endpoints: VecDeque<Endpoint> = access.endpoints(&reference.host)?.into();
+    while let Some(endpoint) = endpoints.pop_front() {
+        let host = endpoint.host.clone();
+        let client = Client::new(reference, endpoint);
+        match ask(&client, &reference.pin, store) {
+            Err(error) if !endpoints.is_empty() => {
+                let data = json!({"mirror": host, "error": format!("{error:#}")});
+                log::error("registry-mirror-failed", &data);
+            }
+            Err(error) => return Err(error),
+            Ok(image) => {
+                let others = endpoints.into_iter().map(|other| Client::new(reference, other));
+                let origin = std::iter::once(client).chain(others);
+                return Ok(Image { origin: origin.collect(), ..image });
+            }
+        }
+    }
+    bail!("nobody to ask for {}", reference.uri)
+}
+
+fn ask(client: &Client, pin: &Pin, store: &Store) -> anyhow::Result<Image> {
+    let top = match pin {
         Pin::Tag(tag) => client.manifest(tag)?,
         Pin::Digest(digest) => {
-            let top = client.manifest(&crate::digest::named(digest))?;
+            let top = client.manifest(&digest::named(digest))?;
             manifest::check(digest, &top.text)?;
             top
         }
     };
-    let image = manifest::image(&Repository { client: &client, store }, top)?;
-    Ok(Image { origin: Some(client), ..image })
+    manifest::image(&Repository { client, store }, top)
 }
 
 struct Repository<'a> {
@@ -52,7 +81,7 @@ struct Repository<'a> {
 
 impl Documents for Repository<'_> {
     fn manifest(&self, digest: &str) -> anyhow::Result<Vec<u8>> {
-        Ok(self.client.manifest(&crate::digest::named(digest))?.text)
+        Ok(self.client.manifest(&digest::named(digest))?.text)
     }
 
     fn config(&self, digest: &str) -> anyhow::Result<Vec<u8>> {

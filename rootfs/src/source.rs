@@ -9,6 +9,7 @@ use guardian_contract::fault::Fault;
 use crate::digest;
 use crate::layer::{Blob, Layer, Packing};
 use crate::layout;
+use crate::progress::Progress;
 use crate::registry::download::{self, Download};
 use crate::registry::{self, Access, Client, Reference};
 use crate::store::Store;
@@ -33,8 +34,8 @@ pub(crate) struct Image {
     pub(crate) layers: Vec<Layer>,
     /// `K=V`.
     pub(crate) env: Vec<String>,
-    /// Where the layers' archives are, if they are not on this disk.
-    pub(crate) origin: Option<Client>,
+    /// Who is to be asked for the layers' archives; nobody if they are on this disk.
+    pub(crate) origin: Vec<Client>,
 }
 
 impl Image {
@@ -42,10 +43,14 @@ impl Image {
     ///
     /// # Errors
     /// When one can't be had.
-    pub(crate) fn download(&self, store: &Store) -> anyhow::Result<Vec<Download>> {
-        match &self.origin {
-            Some(client) => download::all(client, store, &self.layers),
-            None => Ok(Vec::new()),
+    pub(crate) fn download(
+        &self,
+        store: &Store,
+        progress: &Progress,
+    ) -> anyhow::Result<Vec<Download>> {
+        match self.origin.is_empty() {
+            false => download::all(&self.origin, store, &self.layers, progress),
+            true => Ok(Vec::new()),
         }
     }
 }

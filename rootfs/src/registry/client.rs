@@ -1,15 +1,16 @@
 //! A repository of a registry, read over the registry API (OCI distribution spec, "Pull").
 
 use std::io::Read;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, bail};
 use guardian_contract::fault::{Fault, Kind};
 use serde::Deserialize;
 use ureq::Body;
+use ureq::http::uri::Authority;
 use ureq::http::{Response, StatusCode, Uri, header};
 
-use super::access::{Access, Credentials};
+use super::access::{Credentials, Endpoint, Security};
 use super::challenge::Challenge;
 use super::reference::Reference;
 use super::transport::{self, Request, Transport};
@@ -22,40 +23,34 @@ const MAX_TOKEN: u64 = 256 << 10;
 #[derive(Debug)]
 pub(crate) struct Client {
     reference: Reference,
+    endpoint: Endpoint,
     transport: Transport,
-    is_insecure: bool,
-    /// `SCHEME://HOST[:PORT]`.
-    base: String,
-    credentials: Option<Credentials>,
+    /// `http` or `https`, once it is known.
+    scheme: OnceLock<&'static str>,
     /// The `Authorization` header that the registry took last.
     authorization: Mutex<Option<String>>,
 }
 
 impl Client {
-    /// Returns a client for the reference's registry. One that may be insecure is asked first
-    /// whether it can't do better.
-    ///
-    /// # Errors
-    /// When the registry's name can't be part of a URL.
-    pub(crate) fn new(reference: &Reference, access: &Access) -> anyhow::Result<Self> {
-        let host = &reference.host;
-        let is_insecure = access.is_insecure(host);
-        let transport = Transport::new(is_insecure.then(|| host.clone()));
+    /// Returns a client that asks `endpoint` for the reference's repository.
+    pub(crate) fn new(reference: &Reference, endpoint: Endpoint) -> Self {
+        let is_tls = endpoint.security == Security::Tls;
+        let transport = Transport::new((!is_tls).then(|| endpoint.host.clone()));
+        let (scheme, authorization) = (OnceLock::new(), Mutex::new(None));
+        Self { reference: reference.clone(), endpoint, transport, scheme, authorization }
+    }
+
+    /// A server that may be insecure is asked first whether it can't do better.
+    fn scheme(&self) -> anyhow::Result<&'static str> {
+        let host = &self.endpoint.host;
         let secure: Uri = format!("https://{host}/v2/")
             .parse()
             .map_err(|_| Fault::invalid(format!("'{host}' is not a registry's address")))?;
-        let scheme = match is_insecure && !transport.speaks_tls(&secure) {
-            true => "http",
-            false => "https",
-        };
-        Ok(Self {
-            reference: reference.clone(),
-            transport,
-            is_insecure,
-            base: format!("{scheme}://{host}"),
-            credentials: access.credentials.clone(),
-            authorization: Mutex::new(None),
-        })
+        Ok(self.scheme.get_or_init(|| match self.endpoint.security {
+            Security::Plain => "http",
+            Security::Any if !self.transport.speaks_tls(&secure) => "http",
+            Security::Any | Security::Tls => "https",
+        }))
     }
 
     /// Fetches a manifest or an index and its media type.
@@ -90,7 +85,8 @@ impl Client {
 
     /// Gets something of the repository, and shows who we are when the registry asks for it.
     fn get(&self, path: &str, accept: &str, from: u64) -> anyhow::Result<Response<Body>> {
-        let uri = format!("{}/v2/{}/{path}", self.base, self.reference.repository);
+        let (host, repository) = (&self.endpoint.host, &self.reference.repository);
+        let uri = format!("{}://{host}/v2/{repository}/{path}", self.scheme()?);
         let uri: Uri = uri.parse().context("make a URL of the reference")?;
         let authorization = self.known_authorization();
         let mut request = Request { uri, accept: accept.into(), authorization, from };
@@ -110,7 +106,6 @@ impl Client {
                 bail!(Fault::not_found(text))
             }
             status => {
-                let host = &self.reference.host;
                 let text = format!("registry {host} answers {status}: {}", reason(response));
                 bail!(Fault::new(Kind::Unavailable, text))
             }
@@ -123,7 +118,7 @@ impl Client {
 
     /// Returns the `Authorization` header that answers the challenge in `response`.
     fn authorize(&self, response: &Response<Body>) -> anyhow::Result<String> {
-        let authorization = match (challenge(response), &self.credentials) {
+        let authorization = match (challenge(response), &self.endpoint.credentials) {
             (Some(Challenge::Bearer { realm, service }), _) => {
                 format!("Bearer {}", self.token(&realm, service.as_deref())?)
             }
@@ -138,12 +133,15 @@ impl Client {
     /// Fetches a token that lets us pull from this repository and nothing else, whatever the
     /// challenge says: the registry must not choose what our credentials are used for.
     fn token(&self, realm: &str, service: Option<&str>) -> anyhow::Result<String> {
-        let host = &self.reference.host;
+        let host = &self.endpoint.host;
         let realm: Uri = realm
             .parse()
             .map_err(|_| Fault::invalid(format!("registry {host}: malformed token service")))?;
-        let is_own = realm.host() == self.host().as_deref();
-        if realm.scheme_str() != Some("https") && !(self.is_insecure && is_own) {
+        let own: Option<Authority> = host.parse().ok();
+        let is_own = own.is_some_and(|own| realm.host() == Some(own.host()));
+        if realm.scheme_str() != Some("https")
+            && (self.endpoint.security == Security::Tls || !is_own)
+        {
             let text = format!("registry {host}: its token service is not secured by TLS");
             bail!(Fault::invalid(text));
         }
@@ -159,7 +157,7 @@ impl Client {
         let scheme = realm.scheme_str().unwrap_or_default();
         let uri = format!("{scheme}://{at}{}?{}", realm.path(), query.join("&"));
         let uri = uri.parse().context("make a URL of the token service")?;
-        let authorization = self.credentials.as_ref().map(Credentials::basic);
+        let authorization = self.endpoint.credentials.as_ref().map(Credentials::basic);
         let request = Request { uri, accept: "application/json".into(), authorization, from: 0 };
         let response = self.transport.get(&request)?;
         match response.status() {
@@ -176,12 +174,8 @@ impl Client {
         token.ok_or_else(|| Fault::invalid(format!("token service {at} gave no token")).into())
     }
 
-    fn host(&self) -> Option<String> {
-        self.base.parse::<Uri>().ok()?.host().map(str::to_owned)
-    }
-
     fn is_basic(&self, response: &Response<Body>) -> bool {
-        self.credentials.is_some() && challenge(response) == Some(Challenge::Basic)
+        self.endpoint.credentials.is_some() && challenge(response) == Some(Challenge::Basic)
     }
 
     /// The text is grootfs'. Registries don't tell what is absent from what is private.
@@ -192,7 +186,7 @@ impl Client {
 
     /// The text is grootfs'.
     fn wrong_password(&self) -> Fault {
-        match self.credentials {
+        match self.endpoint.credentials {
             Some(_) => Fault::invalid("authorization failed: username and password are invalid"),
             None => self.denied(),
         }

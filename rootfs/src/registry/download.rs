@@ -22,6 +22,7 @@ use ureq::http::StatusCode;
 use super::client::Client;
 use crate::digest::Hashed;
 use crate::layer::{Blob, Layer, size_mismatch};
+use crate::progress::{Progress, State};
 use crate::store::{Store, is_still};
 
 /// Downloads at a time: more don't make a line faster, and registries count connections.
@@ -31,6 +32,19 @@ const TRIES: u32 = 4;
 const BUFFER: usize = 256 * 1024;
 /// The mode of a file that is whole and checked.
 const WHOLE: u32 = 0o400;
+
+/// What all downloads of an image have to do with each other.
+struct Watch<'a> {
+    /// One of them failed, so the others are of no use.
+    has_failed: AtomicBool,
+    progress: &'a Progress,
+}
+
+impl Watch<'_> {
+    fn is_over(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
+    }
+}
 
 /// An archive in the store, kept there while this lives.
 #[derive(Debug)]
@@ -54,9 +68,10 @@ impl Drop for Download {
 /// # Errors
 /// When one of them can't be had, or is another one than announced.
 pub(crate) fn all(
-    client: &Client,
+    clients: &[Client],
     store: &Store,
     layers: &[Layer],
+    progress: &Progress,
 ) -> anyhow::Result<Vec<Download>> {
     let mut lacking: Vec<&Layer> = Vec::new();
     for layer in layers {
@@ -70,19 +85,19 @@ pub(crate) fn all(
     }
     private_dir(&store.blobs())?;
     let next = AtomicUsize::new(0);
-    let has_failed = AtomicBool::new(false);
+    let watch = Watch { has_failed: AtomicBool::new(false), progress };
     let done = Mutex::new(Ok(Vec::new()));
     let work = || {
         while let Some(layer) = lacking.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if has_failed.load(Ordering::Relaxed) {
+            if watch.is_over() {
                 return;
             }
-            let got = one(client, store, layer, &has_failed);
+            let got = one(clients, store, layer, &watch);
             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
             match (got, &mut *done) {
                 (Ok(download), Ok(all)) => all.extend(download),
                 (Err(error), Ok(_)) => {
-                    has_failed.store(true, Ordering::Relaxed);
+                    watch.has_failed.store(true, Ordering::Relaxed);
                     *done = Err(error);
                 }
                 // The first failure is the one that counts.
@@ -117,10 +132,10 @@ pub(crate) fn sweep(store: &Store) -> anyhow::Result<()> {
 /// Returns the layer's archive, downloaded by us or by another; `None` when the layer has come
 /// into the store meanwhile.
 fn one(
-    client: &Client,
+    clients: &[Client],
     store: &Store,
     layer: &Layer,
-    has_failed: &AtomicBool,
+    watch: &Watch<'_>,
 ) -> anyhow::Result<Option<Download>> {
     let path = &layer.blob.path;
     loop {
@@ -130,7 +145,7 @@ fn one(
         let file = open(path)?;
         let is_ours = file.try_lock().is_ok();
         if is_ours && is_still(&file, path) && !is_whole(&file)? {
-            let filled = fill(client, &layer.blob, &file, has_failed);
+            let filled = fill_from_any(clients, &layer.blob, &file, watch);
             if filled.is_err() && is_empty(&file)? {
                 std::fs::remove_file(path).context("remove download")?;
             }
@@ -159,13 +174,30 @@ fn is_empty(file: &File) -> anyhow::Result<bool> {
     Ok(file.metadata().context("look at download")?.len() == 0)
 }
 
+/// Asks one after the other; the last one's failure is the one that counts.
+fn fill_from_any(
+    clients: &[Client],
+    blob: &Blob,
+    file: &File,
+    watch: &Watch<'_>,
+) -> anyhow::Result<()> {
+    let mut filled = Err(anyhow!("nobody to ask"));
+    for client in clients {
+        filled = fill(client, blob, file, watch);
+        if filled.is_ok() || watch.is_over() {
+            break;
+        }
+    }
+    filled
+}
+
 /// Downloads what is missing of the archive and checks all of it.
-fn fill(client: &Client, blob: &Blob, file: &File, has_failed: &AtomicBool) -> anyhow::Result<()> {
+fn fill(client: &Client, blob: &Blob, file: &File, watch: &Watch<'_>) -> anyhow::Result<()> {
     let expected = blob.digest.as_deref().context("layer without a digest")?;
     let mut was_begun = !is_empty(file)?;
     loop {
         let mut partial = Partial::resume(file, blob.size)?;
-        partial.complete(client, expected, has_failed)?;
+        partial.complete(client, expected, watch)?;
         let actual = partial.hash.finish().0;
         if actual == expected {
             break;
@@ -211,16 +243,11 @@ impl<'a> Partial<'a> {
 
     /// Downloads until all is there; a connection that breaks off is made again, as long as each
     /// brings something.
-    fn complete(
-        &mut self,
-        client: &Client,
-        digest: &str,
-        has_failed: &AtomicBool,
-    ) -> anyhow::Result<()> {
+    fn complete(&mut self, client: &Client, digest: &str, watch: &Watch<'_>) -> anyhow::Result<()> {
         let mut fruitless = 0;
         while self.has < self.size {
             let before = self.has;
-            let broken = self.carry_on(client, digest, has_failed)?;
+            let broken = self.carry_on(client, digest, watch)?;
             fruitless = if self.has > before { 0 } else { fruitless + 1 };
             if fruitless == TRIES {
                 let text = format!("download of layer {digest} breaks off at byte {}", self.has);
@@ -235,7 +262,7 @@ impl<'a> Partial<'a> {
         &mut self,
         client: &Client,
         digest: &str,
-        has_failed: &AtomicBool,
+        watch: &Watch<'_>,
     ) -> anyhow::Result<anyhow::Error> {
         let response = client.blob(digest, self.has)?;
         match response.status() {
@@ -252,10 +279,11 @@ impl<'a> Partial<'a> {
             let actual = self.has + announced.unwrap_or_default();
             bail!(size_mismatch(self.size, actual));
         }
+        let mut told = watch.progress.layer(digest, self.size);
         let mut body = response.into_body().into_reader();
         let mut buffer = vec![0; BUFFER];
         loop {
-            if has_failed.load(Ordering::Relaxed) {
+            if watch.is_over() {
                 bail!("another layer failed");
             }
             let length = match body.read(&mut buffer) {
@@ -270,6 +298,7 @@ impl<'a> Partial<'a> {
             self.file.write_all(bytes).context("write download")?;
             self.hash.write_all(bytes).context("hash download")?;
             self.has += length as u64;
+            told.is(State::Download, self.has);
         }
     }
 }

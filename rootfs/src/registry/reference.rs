@@ -6,8 +6,8 @@ use guardian_contract::fault::Fault;
 use crate::digest;
 
 /// How Docker Hub is called in references, and where it answers.
-const HUB: [&str; 2] = ["docker.io", "index.docker.io"];
-const HUB_HOST: &str = "registry-1.docker.io";
+pub(crate) const HUB: [&str; 2] = ["docker.io", "index.docker.io"];
+pub(crate) const HUB_HOST: &str = "registry-1.docker.io";
 /// Longest name that registries take.
 const MAX_NAME: usize = 255;
 const MAX_TAG: usize = 128;
@@ -87,7 +87,8 @@ fn has_user(first: &str) -> bool {
     first.split_once('@').is_some_and(|(_, after)| !after.starts_with("sha256:"))
 }
 
-fn is_host(text: &str) -> bool {
+/// Tells whether a text can be `HOST[:PORT]` of a registry.
+pub(crate) fn is_host(text: &str) -> bool {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || ".-:[]_".contains(c);
     (text == "localhost" || text.contains(['.', ':'])) && text.chars().all(is_allowed)
 }

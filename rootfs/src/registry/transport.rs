@@ -2,7 +2,7 @@
 //! pass tried again.
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::bail;
 use guardian_contract::fault::{Fault, Kind};
@@ -97,7 +97,7 @@ impl Transport {
             };
             let data = serde_json::json!({"host": host(&request.uri), "reason": why});
             log::info("registry-try-again", &data);
-            std::thread::sleep(wait.min(MAX_PAUSE));
+            std::thread::sleep(wait.min(MAX_PAUSE) + spread(pause));
             pause *= 2;
         }
         bail!("no try left")
@@ -158,6 +158,13 @@ fn roots() -> anyhow::Result<RootCerts> {
     Ok(RootCerts::from(certificates))
 }
 
+/// A part of `pause` that differs from process to process: those who failed at the same time
+/// should not come back at the same time.
+fn spread(pause: Duration) -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    pause * (now.subsec_micros().wrapping_add(std::process::id()) % 100) / 200
+}
+
 /// Tells whether the server may think better of this status.
 fn passes(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
@@ -175,7 +182,10 @@ fn may_pass(error: &ureq::Error) -> bool {
 /// How long the server wants us to wait (RFC 9110, 10.2.3).
 fn asked_pause(response: &Response<Body>) -> Option<Duration> {
     let text = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
+    match text.trim().parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).ok(),
+    }
 }
 
 /// Where a redirect leads: only what URLs of registries need of RFC 3986, 5.2.

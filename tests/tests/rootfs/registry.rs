@@ -2,7 +2,11 @@
 
 #[path = "registry/fake.rs"]
 mod fake;
+#[path = "registry/flags.rs"]
+mod flags;
 #[path = "registry/hostile.rs"]
 mod hostile;
 #[path = "registry/real.rs"]
 mod real;
+#[path = "registry/scene.rs"]
+mod scene;
