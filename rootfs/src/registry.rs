@@ -10,7 +10,9 @@ mod challenge;
 mod client;
 mod docker_config;
 pub(crate) mod download;
+mod partial;
 mod reference;
+mod token;
 mod transport;
 
 use std::collections::VecDeque;

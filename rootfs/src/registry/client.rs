@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use guardian_contract::fault::{Fault, Kind};
@@ -13,11 +14,12 @@ use ureq::http::{Response, StatusCode, Uri, header};
 use super::access::{Credentials, Endpoint, Security};
 use super::challenge::Challenge;
 use super::reference::Reference;
+use super::token;
 use super::transport::{self, Request, Transport};
 use crate::manifest::{self, MAX_DOCUMENT};
 
-/// Largest answer of a token service; tokens have a few kilobytes.
-const MAX_TOKEN: u64 = 256 << 10;
+/// How long a document may take to come.
+const DOCUMENT_TIME: Duration = Duration::from_secs(120);
 
 /// A repository that we pull from; threads may share it.
 #[derive(Debug)]
@@ -89,7 +91,8 @@ impl Client {
         let uri = format!("{}://{host}/v2/{repository}/{path}", self.scheme()?);
         let uri: Uri = uri.parse().context("make a URL of the reference")?;
         let authorization = self.known_authorization();
-        let mut request = Request { uri, accept: accept.into(), authorization, from };
+        let request = Request::new(uri, accept);
+        let mut request = Request { authorization, from, ..request };
         let mut response = self.transport.get(&request)?;
         if response.status() == StatusCode::UNAUTHORIZED {
             request.authorization = Some(self.authorize(&response)?);
@@ -130,36 +133,22 @@ impl Client {
         Ok(authorization)
     }
 
-    /// Fetches a token that lets us pull from this repository and nothing else, whatever the
-    /// challenge says: the registry must not choose what our credentials are used for.
+    /// Fetches a token that lets us pull from this repository.
     fn token(&self, realm: &str, service: Option<&str>) -> anyhow::Result<String> {
         let host = &self.endpoint.host;
-        let realm: Uri = realm
-            .parse()
-            .map_err(|_| Fault::invalid(format!("registry {host}: malformed token service")))?;
+        let uri = token::uri(realm, service, &self.reference.repository)
+            .ok_or_else(|| Fault::invalid(format!("registry {host}: malformed token service")))?;
         let own: Option<Authority> = host.parse().ok();
-        let is_own = own.is_some_and(|own| realm.host() == Some(own.host()));
-        if realm.scheme_str() != Some("https")
-            && (self.endpoint.security == Security::Tls || !is_own)
-        {
+        let is_own = own.is_some_and(|own| uri.host() == Some(own.host()));
+        let may_be_plain = self.endpoint.security != Security::Tls && is_own;
+        if uri.scheme_str() != Some("https") && !may_be_plain {
             let text = format!("registry {host}: its token service is not secured by TLS");
             bail!(Fault::invalid(text));
         }
-        let mut query: Vec<String> = realm
-            .query()
-            .map(str::to_owned)
-            .into_iter()
-            .filter(|query| !query.is_empty())
-            .collect();
-        query.extend(service.map(|service| format!("service={}", escaped(service))));
-        query.push(format!("scope=repository:{}:pull", self.reference.repository));
-        let at = transport::host(&realm);
-        let scheme = realm.scheme_str().unwrap_or_default();
-        let uri = format!("{scheme}://{at}{}?{}", realm.path(), query.join("&"));
-        let uri = uri.parse().context("make a URL of the token service")?;
         let authorization = self.endpoint.credentials.as_ref().map(Credentials::basic);
-        let request = Request { uri, accept: "application/json".into(), authorization, from: 0 };
+        let request = Request { authorization, ..Request::new(uri, "application/json") };
         let response = self.transport.get(&request)?;
+        let at = transport::host(&request.uri);
         match response.status() {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => bail!(self.wrong_password()),
@@ -168,10 +157,8 @@ impl Client {
                 bail!(Fault::new(Kind::Unavailable, text));
             }
         }
-        let text = bounded(response, MAX_TOKEN, "answer of the token service")?;
-        let token: Token = manifest::parse(&text, "answer of the token service")?;
-        let token = token.token.or(token.access_token).filter(|token| !token.is_empty());
-        token.ok_or_else(|| Fault::invalid(format!("token service {at} gave no token")).into())
+        let text = bounded(response, token::MAX_ANSWER, "answer of the token service")?;
+        token::parse(&text).with_context(|| format!("token service {at}"))
     }
 
     fn is_basic(&self, response: &Response<Body>) -> bool {
@@ -193,12 +180,6 @@ impl Client {
     }
 }
 
-#[derive(Debug, Deserialize)]
-struct Token {
-    token: Option<String>,
-    access_token: Option<String>,
-}
-
 /// The first challenge that we understand.
 fn challenge(response: &Response<Body>) -> Option<Challenge> {
     let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
@@ -211,13 +192,23 @@ fn bounded(response: Response<Body>, most: u64, what: &str) -> anyhow::Result<Ve
     if response.body().content_length().is_some_and(|length| length > most) {
         bail!(too_large());
     }
-    let mut text = Vec::new();
-    let body = response.into_body().into_reader();
-    body.take(most + 1).read_to_end(&mut text).with_context(|| format!("read {what}"))?;
-    if text.len() as u64 > most {
-        bail!(too_large());
+    let end = Instant::now() + DOCUMENT_TIME;
+    let mut body = response.into_body().into_reader();
+    let (mut text, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
+    loop {
+        let length = body.read(&mut buffer).with_context(|| format!("read {what}"))?;
+        if length == 0 {
+            return Ok(text);
+        }
+        text.extend_from_slice(&buffer[..length]);
+        if text.len() as u64 > most {
+            bail!(too_large());
+        }
+        if Instant::now() > end {
+            let text = format!("{what} takes more than {} seconds", DOCUMENT_TIME.as_secs());
+            bail!(Fault::new(Kind::Unavailable, text));
+        }
     }
-    Ok(text)
 }
 
 /// What the registry says of a failure, in short (OCI distribution spec, "Error Codes").
@@ -236,15 +227,4 @@ fn reason(response: Response<Body>) -> String {
     let first = told.and_then(|told| told.errors.into_iter().find_map(|one| one.message));
     let text = first.unwrap_or_else(|| status.canonical_reason().unwrap_or("failure").to_owned());
     text.chars().filter(|c| !c.is_control()).take(200).collect()
-}
-
-/// Escapes what has a meaning in a query.
-fn escaped(text: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/".contains(&byte);
-    text.bytes()
-        .map(|byte| match is_plain(byte) {
-            true => char::from(byte).to_string(),
-            false => format!("%{byte:02X}"),
-        })
-        .collect()
 }

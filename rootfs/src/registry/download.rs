@@ -6,7 +6,6 @@
 //! their holders. What a dead process downloaded is carried on from where it ended.
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -14,34 +13,30 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, anyhow, bail};
-use guardian_contract::fault::{Fault, Kind};
+use guardian_contract::fault::Fault;
 use guardian_contract::file::private_dir;
 use guardian_contract::log;
-use ureq::http::StatusCode;
 
 use super::client::Client;
-use crate::digest::Hashed;
-use crate::layer::{Blob, Layer, size_mismatch};
-use crate::progress::{Progress, State};
+use super::partial::Partial;
+use crate::layer::{Blob, Layer};
+use crate::progress::Progress;
 use crate::store::{Store, is_still};
 
 /// Downloads at a time: more don't make a line faster, and registries count connections.
 const AT_A_TIME: usize = 4;
-/// How often a download may break off without having got further.
-const TRIES: u32 = 4;
-const BUFFER: usize = 256 * 1024;
 /// The mode of a file that is whole and checked.
 const WHOLE: u32 = 0o400;
 
 /// What all downloads of an image have to do with each other.
-struct Watch<'a> {
+pub(super) struct Watch<'a> {
     /// One of them failed, so the others are of no use.
     has_failed: AtomicBool,
-    progress: &'a Progress,
+    pub(super) progress: &'a Progress,
 }
 
 impl Watch<'_> {
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.has_failed.load(Ordering::Relaxed)
     }
 }
@@ -196,9 +191,9 @@ fn fill(client: &Client, blob: &Blob, file: &File, watch: &Watch<'_>) -> anyhow:
     let expected = blob.digest.as_deref().context("layer without a digest")?;
     let mut was_begun = !is_empty(file)?;
     loop {
-        let mut partial = Partial::resume(file, blob.size)?;
-        partial.complete(client, expected, watch)?;
-        let actual = partial.hash.finish().0;
+        let mut partial = Partial::resume(file, expected, blob.size)?;
+        partial.complete(client, watch)?;
+        let actual = partial.digest();
         if actual == expected {
             break;
         }
@@ -212,93 +207,4 @@ fn fill(client: &Client, blob: &Blob, file: &File, watch: &Watch<'_>) -> anyhow:
     file.set_permissions(Permissions::from_mode(WHOLE)).context("mark download as whole")?;
     log::info("layer-downloaded", &serde_json::json!({"digest": expected, "bytes": blob.size}));
     Ok(())
-}
-
-/// A file and the hash of what is in it.
-struct Partial<'a> {
-    file: &'a File,
-    hash: Hashed<std::io::Sink>,
-    has: u64,
-    size: u64,
-}
-
-impl<'a> Partial<'a> {
-    /// Reads again what is there already.
-    fn resume(mut file: &'a File, size: u64) -> anyhow::Result<Self> {
-        if file.metadata().context("look at download")?.len() > size {
-            file.set_len(0).context("drop download")?;
-        }
-        file.seek(SeekFrom::Start(0)).context("read download")?;
-        let mut hash = Hashed::new(std::io::sink());
-        let has = std::io::copy(&mut file, &mut hash).context("read download")?;
-        Ok(Self { file, hash, has, size })
-    }
-
-    fn restart(&mut self) -> anyhow::Result<()> {
-        self.file.set_len(0).context("drop download")?;
-        self.file.seek(SeekFrom::Start(0)).context("drop download")?;
-        (self.hash, self.has) = (Hashed::new(std::io::sink()), 0);
-        Ok(())
-    }
-
-    /// Downloads until all is there; a connection that breaks off is made again, as long as each
-    /// brings something.
-    fn complete(&mut self, client: &Client, digest: &str, watch: &Watch<'_>) -> anyhow::Result<()> {
-        let mut fruitless = 0;
-        while self.has < self.size {
-            let before = self.has;
-            let broken = self.carry_on(client, digest, watch)?;
-            fruitless = if self.has > before { 0 } else { fruitless + 1 };
-            if fruitless == TRIES {
-                let text = format!("download of layer {digest} breaks off at byte {}", self.has);
-                return Err(broken).context(Fault::new(Kind::Unavailable, text));
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns why the connection broke off, if it did before its time.
-    fn carry_on(
-        &mut self,
-        client: &Client,
-        digest: &str,
-        watch: &Watch<'_>,
-    ) -> anyhow::Result<anyhow::Error> {
-        let response = client.blob(digest, self.has)?;
-        match response.status() {
-            StatusCode::PARTIAL_CONTENT if self.has > 0 => {}
-            StatusCode::OK => self.restart()?,
-            _ => {
-                self.restart()?;
-                return Ok(anyhow!("the registry answers {}", response.status()));
-            }
-        }
-        let announced = response.body().content_length();
-        let wanted = self.size - self.has;
-        if announced.is_some_and(|length| length != wanted) {
-            let actual = self.has + announced.unwrap_or_default();
-            bail!(size_mismatch(self.size, actual));
-        }
-        let mut told = watch.progress.layer(digest, self.size);
-        let mut body = response.into_body().into_reader();
-        let mut buffer = vec![0; BUFFER];
-        loop {
-            if watch.is_over() {
-                bail!("another layer failed");
-            }
-            let length = match body.read(&mut buffer) {
-                Ok(0) => return Ok(anyhow!("the connection was closed")),
-                Ok(length) => length,
-                Err(error) => return Ok(error.into()),
-            };
-            if self.has + length as u64 > self.size {
-                bail!(size_mismatch(self.size, self.has + length as u64));
-            }
-            let bytes = &buffer[..length];
-            self.file.write_all(bytes).context("write download")?;
-            self.hash.write_all(bytes).context("hash download")?;
-            self.has += length as u64;
-            told.is(State::Download, self.has);
-        }
-    }
 }

@@ -32,6 +32,12 @@ pub(crate) struct Request {
     pub(crate) from: u64,
 }
 
+impl Request {
+    pub(crate) fn new(uri: Uri, accept: &str) -> Self {
+        Self { uri, accept: accept.to_owned(), authorization: None, from: 0 }
+    }
+}
+
 /// What requests go through.
 #[derive(Debug, Default)]
 pub(crate) struct Transport {
@@ -51,9 +57,14 @@ impl Transport {
     /// # Errors
     /// `Unavailable` when there is no answer.
     pub(crate) fn get(&self, request: &Request) -> anyhow::Result<Response<Body>> {
+        let first = origin(&request.uri);
         let mut request = request.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.get_patiently(&request)?;
+            let mut response = self.get_patiently(&request)?;
+            if origin(&request.uri) != first {
+                // It may not ask who we are.
+                response.headers_mut().remove(header::WWW_AUTHENTICATE);
+            }
             let is_redirect = response.status().is_redirection();
             let Some(location) = response.headers().get(header::LOCATION).filter(|_| is_redirect)
             else {
@@ -73,8 +84,7 @@ impl Transport {
 
     /// Tells whether a TLS server answers at `uri`.
     pub(crate) fn speaks_tls(&self, uri: &Uri) -> bool {
-        let request =
-            Request { uri: uri.clone(), accept: "*/*".into(), authorization: None, from: 0 };
+        let request = Request::new(uri.clone(), "*/*");
         self.try_once(&request).is_ok_and(|answer| answer.is_ok())
     }
 

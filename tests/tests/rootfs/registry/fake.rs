@@ -34,11 +34,13 @@ pub(crate) struct Reply {
     pub(crate) body: Vec<u8>,
     /// After how many bytes of the body the connection breaks off.
     pub(crate) cut: Option<usize>,
+    /// Whether it stays open without a word instead.
+    pub(crate) stalls: bool,
 }
 
 impl Reply {
     pub(crate) fn ok(body: impl Into<Vec<u8>>) -> Self {
-        Self { status: 200, headers: Vec::new(), body: body.into(), cut: None }
+        Self { status: 200, headers: Vec::new(), body: body.into(), cut: None, stalls: false }
     }
 
     pub(crate) fn status(status: u16) -> Self {
@@ -55,6 +57,10 @@ impl Reply {
         self
     }
 
+    pub(crate) fn stall(self, at: usize) -> Self {
+        Self { stalls: true, ..self.cut(at) }
+    }
+
     fn send(&self, mut stream: &TcpStream) -> std::io::Result<()> {
         let mut head = format!("HTTP/1.1 {} x\r\nConnection: close\r\n", self.status);
         for line in &self.headers {
@@ -62,7 +68,12 @@ impl Reply {
         }
         head.push_str(&format!("Content-Length: {}\r\n\r\n", self.body.len()));
         stream.write_all(head.as_bytes())?;
-        stream.write_all(&self.body[..self.cut.unwrap_or(self.body.len())])
+        stream.write_all(&self.body[..self.cut.unwrap_or(self.body.len())])?;
+        if self.stalls {
+            // Until the other side has enough.
+            std::io::copy(&mut stream, &mut std::io::sink())?;
+        }
+        Ok(())
     }
 }
 

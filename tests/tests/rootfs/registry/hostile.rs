@@ -1,8 +1,10 @@
 //! Registries that lie, break off, or want what is not theirs.
 
 use std::fs;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -191,7 +193,7 @@ fn an_overloaded_server_is_given_time() {
         4 => Reply::status(503),
         _ => content.get(seen),
     });
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     scene.create(&[], "one").unwrap();
     assert!(start.elapsed().as_secs() >= 2, "{:?}", start.elapsed());
     assert_eq!(fake.seen().len(), 6);
@@ -228,6 +230,92 @@ fn a_redirect_takes_no_credentials_along() {
 }
 
 #[test]
+fn a_redirect_s_end_may_not_ask_who_we_are() {
+    let Some(scene) = Scene::new("a_redirect_s_end_may_not_ask_who_we_are") else { return };
+    let content = Content::image(&scene.bench);
+    let layer = content.layer_path();
+    let thief = Fake::start(&scene.netns, OTHER, |_| {
+        let challenge = format!("WWW-Authenticate: Bearer realm=\"http://{HOST}/token\"");
+        Reply::status(401).header(challenge)
+    });
+    let fake = scene.serve(move |seen| match seen.path.ends_with(&layer) {
+        true => Reply::status(307).header(format!("Location: http://{OTHER}/y")),
+        false => content.get(seen),
+    });
+    let said = scene.create(&["--username", "me", "--password", "secret"], "one").unwrap_err();
+    assert!(said.contains("does not exist or you do not have permissions"), "{said}");
+    assert!(fake.asked("/token").is_empty());
+    assert!(thief.seen().iter().chain(&fake.seen()).all(|seen| seen.authorization.is_none()));
+}
+
+#[test]
+fn a_layer_shorter_than_announced_is_not_asked_for_for_ever() {
+    let Some(scene) = Scene::new("a_layer_shorter_than_announced_is_not_asked_for_for_ever") else {
+        return;
+    };
+    let content = Content::image(&scene.bench);
+    let layer = content.layer_path();
+    let half = content.archive.len() / 2;
+    let fake = scene.serve(move |seen| match (seen.path.ends_with(&layer), &seen.range) {
+        (true, None) => content.ranged(seen).cut(half),
+        (true, Some(_)) => Reply::status(416),
+        (false, _) => content.get(seen),
+    });
+    let said = scene.create(&[], "one").unwrap_err();
+    assert!(said.contains("breaks off at byte"), "{said}");
+    assert!(fake.seen().len() < 10, "{:?}", fake.seen());
+}
+
+#[test]
+fn who_waits_for_a_download_takes_over_from_the_dead() {
+    let Some(scene) = Scene::new("who_waits_for_a_download_takes_over_from_the_dead") else {
+        return;
+    };
+    let content = Content::image(&scene.bench);
+    let layer = content.layer_path();
+    let half = content.archive.len() / 2;
+    let asked = AtomicUsize::new(0);
+    // The first one who asks for the layer gets half of it, and then nothing for a long time.
+    let fake = scene.serve(move |seen| match seen.path.ends_with(&layer) {
+        true => match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => content.ranged(seen).stall(half),
+            _ => content.ranged(seen),
+        },
+        false => content.get(seen),
+    });
+    let start = |id: &str| {
+        let mut command = scene.bench.command_in(&scene.netns);
+        command.args(["create", "--insecure-registry", HOST]);
+        command.arg(format!("docker://{HOST}/x:v1")).arg(id).stdout(Stdio::null()).spawn().unwrap()
+    };
+    let until = |done: &dyn Fn() -> bool| {
+        let end = Instant::now() + Duration::from_secs(20);
+        while !done() {
+            assert!(Instant::now() < end, "{:?}", fake.seen());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let mut first = start("first");
+    let size = || {
+        let mut blobs = fs::read_dir(scene.bench.path("store/blobs")).into_iter().flatten();
+        blobs.next().map_or(0, |blob| blob.unwrap().metadata().unwrap().len())
+    };
+    until(&|| size() == half as u64);
+    let mut second = start("second");
+    until(&|| fake.asked("manifests/").len() == 2);
+    // An image of another kind does not wait for it.
+    scene.bench.create(&[], &scene.bench.tar(), "other");
+    assert!(second.try_wait().unwrap().is_none());
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert!(second.wait().unwrap().success());
+    let last = fake.asked("blobs/").pop().unwrap();
+    assert_eq!(last.range, Some(format!("bytes={half}-")));
+    assert!(scene.bench.stored("blobs").is_empty());
+    assert_eq!(scene.bench.stored("images"), ["other", "second"]);
+}
+
+#[test]
 fn a_redirect_in_circles_ends() {
     let Some(scene) = Scene::new("a_redirect_in_circles_ends") else { return };
     let fake = scene.serve(|_| Reply::status(302).header("Location: /v2/x/manifests/v1"));
@@ -241,7 +329,7 @@ fn a_token_is_for_this_repository_only() {
     let content = Content::image(&scene.bench);
     // It asks for more than we want, and at a place that is the registry's own.
     let challenge = format!(
-        "WWW-Authenticate: Bearer realm=\"http://{HOST}/token?a=b\",service=\"reg & co\",\
+        "WWW-Authenticate: Bearer realm=\"http://{HOST}/token?a=b&scope=repository:z:pull\",service=\"reg & co\",\
          scope=\"repository:other/secret:pull,push\""
     );
     let fake = scene.serve(move |seen| match &seen.authorization {
