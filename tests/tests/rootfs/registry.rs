@@ -6,7 +6,11 @@ mod fake;
 mod flags;
 #[path = "registry/hostile.rs"]
 mod hostile;
+#[path = "registry/identity.rs"]
+mod identity;
 #[path = "registry/real.rs"]
 mod real;
 #[path = "registry/scene.rs"]
 mod scene;
+#[path = "registry/token.rs"]
+mod token;

@@ -1,13 +1,15 @@
 //! A small HTTP server that answers as a test wants it.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 use guardian_tests::netns::Netns;
 use nix::sched::{CloneFlags, setns};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use super::identity::Identity;
 use crate::bench::Bench;
 
 /// A network namespace for this test.
@@ -61,7 +63,7 @@ impl Reply {
         Self { stalls: true, ..self.cut(at) }
     }
 
-    fn send(&self, mut stream: &TcpStream) -> std::io::Result<()> {
+    fn send(&self, stream: &mut impl Stream) -> std::io::Result<()> {
         let mut head = format!("HTTP/1.1 {} x\r\nConnection: close\r\n", self.status);
         for line in &self.headers {
             head.push_str(&format!("{line}\r\n"));
@@ -69,9 +71,10 @@ impl Reply {
         head.push_str(&format!("Content-Length: {}\r\n\r\n", self.body.len()));
         stream.write_all(head.as_bytes())?;
         stream.write_all(&self.body[..self.cut.unwrap_or(self.body.len())])?;
+        stream.flush()?;
         if self.stalls {
             // Until the other side has enough.
-            std::io::copy(&mut stream, &mut std::io::sink())?;
+            std::io::copy(stream, &mut std::io::sink())?;
         }
         Ok(())
     }
@@ -89,6 +92,25 @@ impl Fake {
         address: &'static str,
         answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
     ) -> Self {
+        Self::serve(netns, address, None, answer)
+    }
+
+    /// The same with TLS.
+    pub(crate) fn start_tls(
+        netns: &Netns,
+        address: &'static str,
+        identity: &Identity,
+        answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::serve(netns, address, Some(identity.server()), answer)
+    }
+
+    fn serve(
+        netns: &Netns,
+        address: &'static str,
+        tls: Option<Arc<ServerConfig>>,
+        answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let path = netns.path();
         // A socket stays in the namespace in which it was made.
         let listener = std::thread::spawn(move || {
@@ -100,13 +122,17 @@ impl Fake {
         let (log, answer) = (seen.clone(), Arc::new(answer));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (stream, log, answer) = (stream.unwrap(), log.clone(), answer.clone());
-                std::thread::spawn(move || {
-                    // Not HTTP: somebody who asks for TLS.
-                    let Some(request) = read(&stream) else { return };
-                    let reply = answer(&request);
-                    log.lock().unwrap().push(request);
-                    let _ = reply.send(&stream);
+                let (stream, tls) = (stream.unwrap(), tls.clone());
+                let (log, answer) = (log.clone(), answer.clone());
+                std::thread::spawn(move || match tls {
+                    Some(tls) => {
+                        let mut stream =
+                            StreamOwned::new(ServerConnection::new(tls).unwrap(), stream);
+                        converse(&mut stream, &log, &*answer);
+                        stream.conn.send_close_notify();
+                        let _ = stream.flush();
+                    }
+                    None => converse(&mut &stream, &log, &*answer),
                 });
             }
         });
@@ -124,7 +150,19 @@ impl Fake {
     }
 }
 
-fn read(stream: &TcpStream) -> Option<Seen> {
+trait Stream: Read + Write {}
+
+impl<T: Read + Write> Stream for T {}
+
+fn converse(stream: &mut impl Stream, log: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> Reply) {
+    // Not HTTP: somebody who asks for TLS.
+    let Some(request) = read(stream) else { return };
+    let reply = answer(&request);
+    log.lock().unwrap().push(request);
+    let _ = reply.send(stream);
+}
+
+fn read(stream: &mut impl Stream) -> Option<Seen> {
     let mut lines = BufReader::new(stream).lines();
     let first = lines.next()?.ok()?;
     let path = first.strip_prefix("GET ")?.split(' ').next()?.to_owned();

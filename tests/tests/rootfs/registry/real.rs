@@ -1,7 +1,7 @@
 //! A real registry with images that skopeo pushed.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use guardian_tests::netns::Netns;
 use guardian_tests::skip;
 
 use super::fake::namespace;
+use super::identity::Identity;
 use crate::bench::Bench;
 use crate::layout::three_layers;
 
@@ -225,12 +226,9 @@ fn a_password_is_asked_for_and_does_not_show() {
 #[test]
 fn tls_counts_with_the_hosts_authorities() {
     let Some(bench) = ready("tls_counts_with_the_hosts_authorities", &["openssl"]) else { return };
-    let certificate = certificate(&bench);
-    let tls = format!(
-        ", tls: {{certificate: {}, key: {}}}",
-        certificate.display(),
-        bench.path("key.pem").display()
-    );
+    let identity = Identity::make(&bench);
+    let (certificate, key) = (&identity.certificate, &identity.key);
+    let tls = format!(", tls: {{certificate: {}, key: {}}}", certificate.display(), key.display());
     let registry = Registry::start(&bench, "", &tls);
     registry.push(&three_layers(&bench).finish(), "x:v1", &["--format", "oci"]);
     let create = |flags: &[&str], authority: &Path, id: &str| {
@@ -239,34 +237,14 @@ fn tls_counts_with_the_hosts_authorities() {
         command.arg("create").args(flags).arg(format!("docker://{HOST}/x:v1")).arg(id);
         told(&mut command)
     };
-    create(&[], &bench.path("ca.pem"), "trusted").unwrap();
-    let said = create(&[], &certificate, "other").unwrap_err();
+    create(&[], &identity.authority, "trusted").unwrap();
+    let said = create(&[], certificate, "other").unwrap_err();
     assert_eq!(
         said,
         "This registry is insecure. To pull images from this registry, please use the \
          --insecure-registry option."
     );
-    create(&INSECURE, &certificate, "insecure").unwrap();
+    create(&INSECURE, certificate, "insecure").unwrap();
     let said = create(&[], Path::new("/dev/null"), "none").unwrap_err();
     assert!(said.contains("no CA certificates"), "{said}");
-}
-
-/// Makes an authority and a certificate for the registry.
-fn certificate(bench: &Bench) -> PathBuf {
-    let openssl = |arguments: &str| {
-        let mut command = Command::new("openssl");
-        let words = arguments.split(' ').map(|word| match word.strip_prefix('@') {
-            Some(name) => bench.path(name).into_os_string(),
-            None => word.into(),
-        });
-        host::output(command.args(words)).unwrap();
-    };
-    openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout @ca.key -out @ca.pem");
-    openssl("req -newkey rsa:2048 -nodes -subj /CN=registry -keyout @key.pem -out @registry.csr");
-    fs::write(bench.path("san"), "subjectAltName=IP:127.0.0.1").unwrap();
-    openssl(
-        "x509 -req -in @registry.csr -CA @ca.pem -CAkey @ca.key -CAcreateserial -days 2 \
-         -extfile @san -out @registry.pem",
-    );
-    bench.path("registry.pem")
 }
