@@ -104,6 +104,12 @@ fn documents_that_lie_are_refused() {
         },
         "image index within image index",
     );
+    // What is named by its digest can't be exchanged.
+    let pin = format!("sha256:{}", "0".repeat(64));
+    let manifest = good.found["manifests/v1"].clone();
+    content.lock().unwrap().found.insert(format!("manifests/{pin}"), manifest);
+    let said = scene.create_from(&format!("x@{pin}"), &[], "no").unwrap_err();
+    assert!(said.contains("digest mismatch"), "{said}");
     *content.lock().unwrap() = good.clone();
     let said = scene.create(&[], "yes").unwrap();
     assert!(said.contains(r#""env":["A=1"]"#), "{said}");

@@ -119,9 +119,18 @@ impl Scene {
     }
 
     pub(crate) fn create(&self, flags: &[&str], id: &str) -> Result<String, String> {
+        self.create_from("x:v1", flags, id)
+    }
+
+    pub(crate) fn create_from(
+        &self,
+        name: &str,
+        flags: &[&str],
+        id: &str,
+    ) -> Result<String, String> {
         let mut command: Command = self.bench.command_in(&self.netns);
         command.args(["create", "--insecure-registry", HOST]).args(flags);
-        let output = command.arg(format!("docker://{HOST}/x:v1")).arg(id).output().unwrap();
+        let output = command.arg(format!("docker://{HOST}/{name}")).arg(id).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap().trim().to_owned();
         if output.status.success() { Ok(said) } else { Err(said) }
     }
