@@ -77,8 +77,12 @@ impl ImagePlugins {
         if let (true, Some(ids)) = (plugin.is_ours, ids) {
             args.extend(mapping_flags(ids));
         }
-        args.extend(create.argv(handle));
-        let outcome = invoke(&plugin.program, &args, &[], CREATE_DEADLINE).await?;
+        let (verb, stdin) = match plugin.is_ours && !create.password.is_empty() {
+            true => hide_password(create, handle),
+            false => (create.argv(handle), Vec::new()),
+        };
+        args.extend(verb);
+        let outcome = invoke(&plugin.program, &args, &stdin, CREATE_DEADLINE).await?;
         outcome.relog("image-plugin-create");
         check(&outcome, "create")?;
         serde_json::from_slice(&outcome.stdout).with_context(|| {
@@ -148,6 +152,15 @@ impl ImagePlugins {
     }
 }
 
+/// Returns argv and stdin. An argv can be read by everybody on the host; grootfs knows no other way.
+fn hide_password(create: &Create, handle: &Handle) -> (Vec<OsString>, Vec<u8>) {
+    let mut create = create.clone();
+    let password = std::mem::take(&mut create.password);
+    let mut argv = create.argv(handle);
+    argv.splice(1..1, ["--password-file", "-"].map(OsString::from));
+    (argv, password.into_bytes())
+}
+
 fn mapping_flags(ids: &IdMaps) -> impl Iterator<Item = OsString> {
     let of = |flag: &'static str, maps: &[guardian_contract::ids::IdMapping]| {
         maps.iter().map(|map| (flag, map.to_string())).collect::<Vec<_>>()
@@ -166,4 +179,23 @@ fn check(outcome: &Outcome, verb: &str) -> anyhow::Result<()> {
         said => said.to_owned(),
     };
     bail!("running image plugin {verb}: {said}: {}", outcome.exit_text())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_on_stdin_and_not_in_argv() {
+        let create = Create {
+            username: "me".into(),
+            password: "sesame".into(),
+            uri: "docker:///x".into(),
+            ..Create::default()
+        };
+        let (argv, stdin) = hide_password(&create, &"h".parse().unwrap());
+        let want = ["create", "--password-file", "-", "--username", "me", "docker:///x", "h"];
+        assert_eq!(argv, want.map(OsString::from));
+        assert_eq!(stdin, b"sesame");
+    }
 }
