@@ -52,6 +52,11 @@ impl Bind {
         Self::new(Path::new(&mount.src_path), Path::new(&mount.dst_path), mount.mode == 1)
     }
 
+    /// Returns what is shown.
+    pub(crate) fn source(&self) -> &Path {
+        &self.source
+    }
+
     /// Returns the mount as the runtime wants it.
     pub(crate) fn mount(&self) -> anyhow::Result<Mount> {
         let options: Vec<String> = self.options.iter().map(|&option| option.into()).collect();

@@ -36,6 +36,9 @@ fn write(bundle: &Bundle, wanted: &mut Wanted) -> anyhow::Result<()> {
             touch(&path, wanted.owner()).with_context(|| format!("make {}", path.display()))?;
         }
     }
+    if wanted.spec.privileged {
+        wanted.give_own_init(bundle)?;
+    }
     wanted.bind_own_files(bundle)?;
     file::replace_json(&bundle.config(), &rules::apply(wanted)?)
 }
@@ -81,7 +84,8 @@ impl Claim {
     }
 
     fn abandon(self, bundle: &Bundle) {
-        for path in [bundle.hosts(), bundle.resolv_conf(), bundle.config()] {
+        let files = [bundle.hosts(), bundle.resolv_conf(), bundle.init_program(), bundle.config()];
+        for path in files {
             let _ = std::fs::remove_file(path);
         }
         if self.made {

@@ -7,6 +7,7 @@ use anyhow::Context;
 use guardian_contract::depot::{Bundle, BundleSpec, Handle};
 use guardian_contract::fault::Fault;
 use guardian_contract::ids::{host_id, maximus, maximus_map};
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 use crate::bind::Bind;
 use crate::cli::Options;
@@ -52,6 +53,21 @@ impl Wanted {
             spec,
             options,
         })
+    }
+
+    /// Gives a privileged container an init of its own, which it may change: its root is root here,
+    /// and `chown -R … /tmp` is common there. All others see one program that they can't change.
+    pub(crate) fn give_own_init(&mut self, bundle: &Bundle) -> anyhow::Result<()> {
+        let own = bundle.init_program();
+        // Where nothing may be executed, a copy would be of no use.
+        if statvfs(bundle.path()).context("look at the depot")?.flags().contains(FsFlags::ST_NOEXEC)
+        {
+            return Ok(());
+        }
+        std::fs::copy(self.init.source(), &own)
+            .with_context(|| format!("copy init to {}", own.display()))?;
+        self.init = Bind::new(&own, Path::new(INIT), true).context("init program")?;
+        Ok(())
     }
 
     /// Adds the bundle's own files, or for a pea its sandbox's, behind the client's bind mounts.

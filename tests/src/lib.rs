@@ -2,6 +2,7 @@
 //! and network touch nothing else on the host, the default image, and the search for what is left
 //! behind.
 
+pub mod api;
 pub mod daemon;
 pub mod elf;
 pub mod hierarchy;

@@ -268,6 +268,9 @@ fn a_privileged_container_has_what_the_host_has() {
         assert_eq!(container.shell("stat -c %t,%T,%a /dev/fuse"), "a,e5,666\n", "{runtime}");
         let mounts = container.shell("cat /proc/mounts");
         assert!(!mounts.contains("cgroup"), "{runtime}: {mounts}");
+        // Its root may do as it likes with its init, which is nobody else's.
+        assert_eq!(container.shell("chown -R 1000 /tmp && stat -c %u /tmp/garden-init"), "1000\n");
+        assert_eq!(fs::metadata(bench.path("init")).unwrap().uid(), 0, "{runtime}");
         let said = container.shell("mknod /tmp/disk b 8 0 && head -c 1 /tmp/disk; rm /tmp/disk");
         assert!(said.contains("Operation not permitted"), "{runtime}: {said}");
     }

@@ -183,6 +183,11 @@ impl Bundle {
         self.path.join("init.json")
     }
 
+    /// A privileged container's own copy of the init program.
+    pub fn init_program(&self) -> PathBuf {
+        self.path.join("garden-init")
+    }
+
     /// The directory of process directories.
     pub fn processes(&self) -> PathBuf {
         self.path.join("processes")

@@ -4,6 +4,7 @@
 mod floor;
 mod memory;
 mod ours;
+mod streams;
 mod table;
 
 use std::path::PathBuf;
@@ -40,6 +41,7 @@ pub(crate) struct Report {
     count: usize,
     latencies: Vec<Comparison>,
     memory: memory::Numbers,
+    streams: streams::Streams,
 }
 
 /// One thing done by us and by the bare runtime.
@@ -131,6 +133,7 @@ fn measure(daemon: &Daemon, runtime: &str, count: usize) -> anyhow::Result<Repor
             compare("destroy", "delete --force", &ours.destroy, &bare.destroy),
         ],
         memory: memory::measure(daemon)?,
+        streams: streams::measure(daemon, runtime)?,
     })
 }
 

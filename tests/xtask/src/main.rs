@@ -1,4 +1,4 @@
-//! The commands a person types in this repository: `cargo xtask demo`, `test` and `bench`.
+//! The commands a person types in this repository: `cargo xtask demo`, `test`, `bench`, `soak`.
 
 mod bench;
 mod build;
@@ -6,6 +6,7 @@ mod demo;
 mod enclosure;
 mod interrupt;
 mod need;
+mod soak;
 mod test;
 
 use std::io::Write;
@@ -31,6 +32,8 @@ enum Verb {
     Test,
     /// Measure create, run, destroy and memory beside the bare runtime
     Bench(bench::Args),
+    /// Run thousands of processes, and one that prints for minutes; look for loss, leaks and growth
+    Soak(soak::Args),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +54,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Demo => demo::demo(),
         Verb::Test => test::test(),
         Verb::Bench(args) => bench::bench(&args),
+        Verb::Soak(args) => soak::soak(&args),
     }
 }
 

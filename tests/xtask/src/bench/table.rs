@@ -36,6 +36,19 @@ pub(super) fn render(report: &Report) -> String {
         let _ = writeln!(text, "{name:<24}{rss:>9}{pss:>9}{private:>9}");
     }
     let added = memory.server_per_container_kib;
-    let _ = write!(text, "{:<24}{added:>9.1}", "guardiand, per container");
+    let _ = writeln!(text, "{:<24}{added:>9.1}", "guardiand, per container");
+    let _ = writeln!(text, "\nstreams, MiB per second");
+    let streams = &report.streams;
+    for (name, ours, floor_name, floor) in [
+        ("stdout, API", streams.api_out, "socket copy", streams.socket),
+        ("in and out, passed", streams.passed, "no manager", streams.bare),
+    ] {
+        let share = 100.0 * ours / floor;
+        let _ = writeln!(
+            text,
+            "{name:<24}{ours:>9.0}             {floor_name:<16}{floor:>9.0}{share:>17.0}%"
+        );
+    }
+    let _ = write!(text, "{:<24}{:>9.0}", "stdin, API", streams.api_in);
     text
 }
