@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use guardian_contract::depot::Handle;
 use guardian_contract::log::Level;
 
-use crate::subnet::Subnet;
+use crate::policy::Policy;
 
 const EXAMPLES: &str = "\
 Actions (JSON on stdin, JSON on stdout):
@@ -83,6 +83,21 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Compare what is written down with what the kernel has; exit 3 when they differ
+    Check {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the kernel have what is written down, then check
+    Reapply {
+        /// Only print the rules that would be given to nft
+        #[arg(long)]
+        dry_run: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Finish a down in the background; down calls this
     #[command(hide = true)]
     Reap {
@@ -102,15 +117,8 @@ pub(crate) enum Command {
 /// What is the same for all containers; the names are gdn's.
 #[derive(Debug, Args)]
 pub(crate) struct Settings {
-    /// Where containers without a network of their own choice get their /30 from
-    #[arg(long, global = true, value_name = "CIDR", default_value = "10.254.0.0/22")]
-    pub(crate) network_pool: Subnet,
-    /// Let containers talk to the host
-    #[arg(long, global = true)]
-    pub(crate) allow_host_access: bool,
-    /// Refuse containers' traffic to this network; repeatable
-    #[arg(long = "deny-network", global = true, value_name = "CIDR")]
-    pub(crate) deny_networks: Vec<Subnet>,
+    #[command(flatten)]
+    pub(crate) policy: Policy,
     /// The host's address for mapped ports [default: the one the host leaves by]
     #[arg(long, global = true, value_name = "IP")]
     pub(crate) external_ip: Option<Ipv4Addr>,
@@ -139,9 +147,6 @@ pub(crate) struct Settings {
     /// Let down return only when everything is gone, not some ten milliseconds before
     #[arg(long, global = true)]
     pub(crate) wait: bool,
-    /// A name server for containers instead of the host's; they may reach it even on the host
-    #[arg(long = "dns-server", global = true, value_name = "IP")]
-    pub(crate) dns_servers: Vec<IpAddr>,
     /// A name server for containers beside those; repeatable
     #[arg(long = "additional-dns-server", global = true, value_name = "IP")]
     pub(crate) additional_dns_servers: Vec<IpAddr>,

@@ -1,17 +1,20 @@
 //! The host's part: our table, forwarding, the external address, the MTU.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::path::Path;
 
 use anyhow::Context;
+use guardian_contract::fault::Fault;
 use guardian_contract::{file, log};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::cli::Settings;
+use crate::lease::{Lease, Stage};
 use crate::link::Links;
 use crate::name::Names;
+use crate::net_out_rule::translate;
 use crate::nft;
+use crate::policy::Policy;
 use crate::ruleset::Script;
 use crate::state::State;
 
@@ -26,32 +29,64 @@ pub(crate) struct Host {
     pub(crate) mtu: u32,
 }
 
-/// A [`Host`], and the settings it was found out for.
+/// A [`Host`], the settings it was found out for, and the policy it was set up with.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     wanted_ip: Option<Ipv4Addr>,
     wanted_mtu: u32,
     #[serde(flatten)]
     host: Host,
+    policy: Policy,
 }
 
 /// Prepares the host and writes down what there is to know of it. Safe to repeat: living
 /// containers keep all they have, and the policy becomes what `settings` say now.
 pub(crate) fn set_up(settings: &Settings, names: &Names, state: &State) -> anyhow::Result<Host> {
+    apply(&settings.policy, names, state)?;
+    find_out(settings, &settings.policy, state)
+}
+
+/// Makes the kernel's rules what the policy and the leases say, whatever they were before.
+pub(crate) fn apply(policy: &Policy, names: &Names, state: &State) -> anyhow::Result<()> {
     allow_forwarding()?;
+    let script = whole(policy, names, &state.leases.all()?)?;
+    nft::run(script.text(), state.lock()).context("make our nftables table")
+}
+
+/// Returns the script that makes our table, with all that the containers that are up have in it.
+pub(crate) fn whole(policy: &Policy, names: &Names, leases: &[Lease]) -> anyhow::Result<Script> {
     let mut script = Script::new(names);
-    script.base(settings);
-    if !nft::has_table(&names.table())? {
-        // Somebody may have flushed the whole ruleset under living containers.
-        for lease in state.leases.all()? {
-            script.map(&lease, &lease.mappings);
-            if lease.bridge.is_some() {
-                script.hairpin(&lease);
-            }
+    script.whole(policy);
+    for lease in leases.iter().filter(|lease| lease.stage == Stage::Up) {
+        if lease.bridge.is_some() {
+            script.hairpin(lease);
         }
+        script.container(lease, &translate(&lease.outbound)?);
     }
-    nft::run(script.text(), state.lock()).context("make our nftables table")?;
-    find_out(settings, state)
+    Ok(script)
+}
+
+/// Returns the policy that [`set_up`] was last given.
+///
+/// # Errors
+/// With a [`Fault`] of kind `not_found` where that was never done: who takes the wrong state
+/// directory must not judge, let alone change, a table that was made from another one.
+pub(crate) fn policy(state: &State) -> anyhow::Result<Policy> {
+    let record: Option<Record> = file::read_json(&state.host_file())?;
+    let missing = || {
+        Fault::not_found(format!(
+            "nothing was set up from {} in this network namespace (say --state-dir)",
+            state.dir().display()
+        ))
+    };
+    Ok(record.ok_or_else(missing)?.policy)
+}
+
+/// Tells whether the kernel forwards packets.
+pub(crate) fn is_forwarding() -> anyhow::Result<bool> {
+    let present =
+        std::fs::read_to_string(IP_FORWARD).with_context(|| format!("read {IP_FORWARD}"))?;
+    Ok(present.trim() == "1")
 }
 
 /// Returns what [`set_up`] found out, setting up first where that was never done.
@@ -66,18 +101,25 @@ pub(crate) fn ready(settings: &Settings, names: &Names, state: &State) -> anyhow
         {
             Ok(record.host)
         }
-        _ => find_out(settings, state),
+        // Only `set_up` makes another policy the one that holds.
+        Some(record) => find_out(settings, &record.policy, state),
+        None => find_out(settings, &settings.policy, state),
     }
 }
 
-fn find_out(settings: &Settings, state: &State) -> anyhow::Result<Host> {
+fn find_out(settings: &Settings, policy: &Policy, state: &State) -> anyhow::Result<Host> {
     let external_ip = settings.external_ip.unwrap_or_else(outbound_address);
     let mtu = match settings.mtu {
         0 => Links::open()?.mtu_of_holder(external_ip)?.unwrap_or(1500).min(1500),
         mtu => mtu,
     };
     let host = Host { external_ip, mtu };
-    let record = Record { wanted_ip: settings.external_ip, wanted_mtu: settings.mtu, host };
+    let record = Record {
+        wanted_ip: settings.external_ip,
+        wanted_mtu: settings.mtu,
+        host,
+        policy: policy.clone(),
+    };
     file::replace_json(&state.host_file(), &record)?;
     Ok(host)
 }
@@ -99,10 +141,8 @@ fn outbound_address() -> Ipv4Addr {
 
 /// Writes only what differs, because /proc/sys may be read-only where we run.
 fn allow_forwarding() -> anyhow::Result<()> {
-    let path = Path::new(IP_FORWARD);
-    let present = std::fs::read_to_string(path).with_context(|| format!("read {IP_FORWARD}"))?;
-    if present.trim() == "1" {
+    if is_forwarding()? {
         return Ok(());
     }
-    std::fs::write(path, "1").with_context(|| format!("write 1 to {IP_FORWARD}"))
+    std::fs::write(IP_FORWARD, "1").with_context(|| format!("write 1 to {IP_FORWARD}"))
 }

@@ -1,4 +1,4 @@
-//! What one container holds: its place, its links, its port mappings. One JSON file per handle.
+//! What one container holds: its place, its links, its port mappings, its rules. One JSON file per handle.
 
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use guardian_contract::depot::Handle;
-use guardian_contract::garden::PortMapping;
+use guardian_contract::garden::{NetOutRule, PortMapping};
 use guardian_contract::{file, network};
 use serde::{Deserialize, Serialize};
 
@@ -65,9 +65,9 @@ pub(crate) struct Lease {
     /// The port mappings, in the order they were made.
     #[serde(default)]
     pub(crate) mappings: Vec<Mapping>,
-    /// Whether the container has a chain of outbound rules.
-    #[serde(default)]
-    pub(crate) has_outbound_rules: bool,
+    /// The outbound rules, in the order they were added; the last one is asked first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) outbound: Vec<NetOutRule>,
 }
 
 impl Lease {

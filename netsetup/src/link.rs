@@ -151,6 +151,31 @@ impl Links {
             .with_context(|| format!("give {address} to {name}"))
     }
 
+    /// Like [`Links::add_address`], and content when the link has it.
+    pub(crate) fn ensure_address(
+        &mut self,
+        name: &str,
+        address: Ipv4Addr,
+        subnet: Subnet,
+    ) -> anyhow::Result<()> {
+        match self.add_address(name, address, subnet) {
+            Err(error) if error.downcast_ref().is_some_and(|error| is(error, Errno::EEXIST)) => {
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// Attaches a link to a bridge, by index.
+    pub(crate) fn attach(&mut self, index: u32, bridge: u32) -> anyhow::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes.push(LinkAttribute::Controller(bridge));
+        self.0
+            .change(RouteNetlinkMessage::SetLink(link), 0)
+            .with_context(|| format!("attach link number {index} to link number {bridge}"))
+    }
+
     /// Sends everything without a better route to `gateway`.
     pub(crate) fn add_default_route(&mut self, gateway: Ipv4Addr) -> anyhow::Result<()> {
         let mut message = RouteMessage::default();

@@ -2,19 +2,23 @@
 
 mod address;
 mod cli;
+mod connection;
 mod host;
 mod lease;
 mod link;
+mod listing;
 mod name;
 mod net_out_rule;
 mod netlink;
 mod netns;
 mod nft;
+mod policy;
 mod port;
 mod resolver;
 mod ruleset;
 mod state;
 mod subnet;
+mod survey;
 mod verb;
 
 fn main() -> std::process::ExitCode {

@@ -5,9 +5,23 @@ use std::net::Ipv4Addr;
 use guardian_contract::fault::Fault;
 use guardian_contract::garden::{IpRange, NetOutRule, PortRange, protocol};
 
+/// A rule in nft's words.
+#[derive(Debug)]
+pub(crate) struct Translated {
+    /// The matches; a packet that one of them matches is let out.
+    pub(crate) matches: Vec<String>,
+    /// Whether it is logged.
+    pub(crate) log: bool,
+}
+
+/// Translates rules, all before the first is put to use.
+pub(crate) fn translate(rules: &[NetOutRule]) -> Result<Vec<Translated>, Fault> {
+    rules.iter().map(|rule| Ok(Translated { matches: matches(rule)?, log: rule.log })).collect()
+}
+
 /// Returns the matches of a rule: one for each of its networks with each of its ports, as gdn has
 /// it, in gdn's order.
-pub(crate) fn matches(rule: &NetOutRule) -> Result<Vec<String>, Fault> {
+fn matches(rule: &NetOutRule) -> Result<Vec<String>, Fault> {
     let name = match rule.protocol {
         protocol::ALL => "all",
         protocol::TCP => "tcp",

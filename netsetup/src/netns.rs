@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::Context;
 use guardian_contract::fault::Fault;
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::getsockopt;
 use nix::{getsockopt_impl, libc, sockopt_impl};
 
@@ -57,6 +57,15 @@ impl Netns {
         let done = work();
         setns(&own.file, CloneFlags::CLONE_NEWNET).context("return to the host's netns")?;
         done
+    }
+
+    /// Returns a new one with nothing in it, which goes with the value.
+    pub(crate) fn scratch() -> anyhow::Result<Self> {
+        let own = Self::own()?;
+        unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
+        let new = Self::own();
+        setns(&own.file, CloneFlags::CLONE_NEWNET).context("return to the host's netns")?;
+        new
     }
 
     fn own() -> anyhow::Result<Self> {

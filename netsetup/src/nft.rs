@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::Context;
 use guardian_contract::fault::Fault;
@@ -29,12 +29,7 @@ pub(crate) fn run(script: &str, lock: &File) -> anyhow::Result<()> {
         .stdout(lock)
         .stderr(Stdio::piped())
         .spawn();
-    let mut child = match spawned {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err(Fault::unsupported("the program nft (nftables) is not on PATH").into());
-        }
-        spawned => spawned.context("start nft")?,
-    };
+    let mut child = spawned.map_err(not_started)?;
     // Closes its stdin at the end, which is what nft waits for. If nft died before it had read
     // everything, its exit status and stderr say more than our broken pipe.
     let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(script.as_bytes()));
@@ -42,13 +37,42 @@ pub(crate) fn run(script: &str, lock: &File) -> anyhow::Result<()> {
     if output.status.success() {
         return written.context("write to nft");
     }
+    Err(refusal(&output, "take the rules"))
+}
+
+/// Returns our table as nft writes it: numbers, not names, and no counters.
+///
+/// # Errors
+/// With nft's own words.
+pub(crate) fn list(table: &str) -> anyhow::Result<String> {
+    let output = Command::new("nft")
+        .args(["-s", "-n", "list", "table", "inet", table])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(not_started)?;
+    if !output.status.success() {
+        return Err(refusal(&output, "list the table"));
+    }
+    String::from_utf8(output.stdout).context("read what nft has listed")
+}
+
+fn not_started(error: std::io::Error) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::NotFound => {
+            Fault::unsupported("the program nft (nftables) is not on PATH").into()
+        }
+        _ => anyhow::Error::new(error).context("start nft"),
+    }
+}
+
+fn refusal(output: &Output, what: &str) -> anyhow::Error {
     let text = String::from_utf8_lossy(&output.stderr);
     let reason = text.lines().find(|line| line.contains("Error")).unwrap_or("no reason given");
-    let message = format!("nft refused the rules ({}): {reason}", output.status);
+    let message = format!("nft refused to {what} ({}): {reason}", output.status);
     match reason {
-        _ if reason.contains("File exists") => Err(Fault::exists(message).into()),
-        _ if reason.contains("not supported") => Err(Fault::unsupported(message).into()),
-        _ => Err(anyhow::anyhow!(message)),
+        _ if reason.contains("File exists") => Fault::exists(message).into(),
+        _ if reason.contains("not supported") => Fault::unsupported(message).into(),
+        _ => anyhow::anyhow!(message),
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) fn write(depot: &Path, settings: &Settings, lease: &Lease) -> anyhow:
         std::fs::read_to_string(HOST_FILE).with_context(|| format!("read {HOST_FILE}"))?;
     let gateway = lease.place.subnet.gateway().to_string();
     let resolver = Resolver {
-        servers: &settings.dns_servers,
+        servers: &settings.policy.dns_servers,
         additional_servers: &settings.additional_dns_servers,
         host_file: &host_file,
         loopback_substitute: &gateway,

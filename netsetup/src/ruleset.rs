@@ -11,9 +11,10 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use crate::cli::Settings;
 use crate::lease::{Lease, Mapping};
 use crate::name::Names;
+use crate::net_out_rule::Translated;
+use crate::policy::Policy;
 
 const PROTOCOLS: [&str; 2] = ["tcp", "udp"];
 
@@ -35,9 +36,9 @@ impl Script {
         &self.text
     }
 
-    /// Makes the table, or makes one that exists say what `settings` say. Elements and containers'
+    /// Makes the table, or makes one that exists say what `policy` says. Elements and containers'
     /// chains stay.
-    pub(crate) fn base(&mut self, settings: &Settings) {
+    pub(crate) fn base(&mut self, policy: &Policy) {
         self.line("add table", "");
         self.line(
             "add map",
@@ -45,9 +46,34 @@ impl Script {
         );
         self.line("add map", "net_out { type ipv4_addr : verdict; }");
         self.line("add set", "hairpin { type ifname . ifname; }");
-        self.translation(settings);
-        self.toward_host(settings);
-        self.outbound(settings);
+        self.translation(policy);
+        self.toward_host(policy);
+        self.outbound(policy);
+    }
+
+    /// Replaces the table, if there is one, by one that says what `policy` says and has what the
+    /// containers had: all of it in the same instant, so that no packet sees less than the rules.
+    pub(crate) fn whole(&mut self, policy: &Policy) {
+        self.line("add table", "");
+        self.line("delete table", "");
+        self.base(policy);
+    }
+
+    /// Makes all that is a container's own in the table.
+    pub(crate) fn container(&mut self, lease: &Lease, rules: &[Translated]) {
+        self.map(lease, &lease.mappings);
+        self.let_out_all(lease, rules);
+    }
+
+    /// Adds outbound rules, the last one in front; no rules, no chain.
+    pub(crate) fn let_out_all(&mut self, lease: &Lease, rules: &[Translated]) {
+        if rules.is_empty() {
+            return;
+        }
+        self.outbound_chain(lease);
+        for rule in rules {
+            self.let_out(lease, rule);
+        }
     }
 
     /// Lets host ports lead into the container.
@@ -91,7 +117,7 @@ impl Script {
                 self.no_hairpin(lease);
             }
         }
-        if lease.has_outbound_rules {
+        if !lease.outbound.is_empty() {
             let chain = self.names.chain(&lease.handle);
             self.outbound_chain(lease);
             self.line("delete element", &format!("net_out {{ {} }}", lease.place.address));
@@ -101,7 +127,7 @@ impl Script {
     }
 
     /// Makes the container's chain of outbound rules and the way to it.
-    pub(crate) fn outbound_chain(&mut self, lease: &Lease) {
+    fn outbound_chain(&mut self, lease: &Lease) {
         let chain = self.names.chain(&lease.handle);
         self.line("add chain", &chain);
         let address = lease.place.address;
@@ -109,22 +135,22 @@ impl Script {
     }
 
     /// Lets out what `matches` match, before all earlier rules are asked.
-    pub(crate) fn let_out(&mut self, lease: &Lease, matches: &[String], log: bool) {
+    fn let_out(&mut self, lease: &Lease, rule: &Translated) {
         let chain = self.names.chain(&lease.handle);
         let handle = lease.handle.as_str();
         // Packets of known connections never get here, so this is one line for each connection.
-        let log = match log {
+        let log = match rule.log {
             true => format!(" log prefix \"{} \"", &handle[..handle.len().min(28)]),
             false => String::new(),
         };
-        for text in matches {
+        for text in &rule.matches {
             self.line("insert rule", &format!("{chain}{text}{log} accept"));
         }
     }
 
-    fn translation(&mut self, settings: &Settings) {
+    fn translation(&mut self, policy: &Policy) {
         let prefix = self.names.interface_prefix();
-        let pool = settings.network_pool;
+        let pool = policy.network_pool;
         let mapped = "dnat ip to ip daddr . meta l4proto . th dport map @net_in";
         self.chain("prerouting", "type nat hook prerouting priority dstnat;", &[mapped.into()]);
         self.chain("output", "type nat hook output priority -100;", &[mapped.into()]);
@@ -140,17 +166,17 @@ impl Script {
         self.chain("postrouting", "type nat hook postrouting priority srcnat;", &rules);
     }
 
-    fn toward_host(&mut self, settings: &Settings) {
+    fn toward_host(&mut self, policy: &Policy) {
         let prefix = self.names.interface_prefix();
         let mut rules = vec![SPOOFED.to_owned(), ESTABLISHED.to_owned()];
-        for server in &settings.dns_servers {
+        for server in &policy.dns_servers {
             if let IpAddr::V4(server) = server {
                 rules.push(format!(
                     "ip daddr {server} meta l4proto {{ tcp, udp }} th dport 53 accept"
                 ));
             }
         }
-        match settings.allow_host_access {
+        match policy.allow_host_access {
             true => rules.push("accept".into()),
             false => {
                 rules.push("meta nfproto ipv4 reject with icmp type host-prohibited".into());
@@ -162,7 +188,7 @@ impl Script {
         self.chain("input", "type filter hook input priority filter;", &[jump]);
     }
 
-    fn outbound(&mut self, settings: &Settings) {
+    fn outbound(&mut self, policy: &Policy) {
         let prefix = self.names.interface_prefix();
         let mut rules = vec![
             "meta nfproto ipv6 drop".to_owned(),
@@ -173,7 +199,7 @@ impl Script {
             "iifname . oifname @hairpin accept".to_owned(),
             "ip saddr vmap @net_out".to_owned(),
         ];
-        rules.extend(settings.deny_networks.iter().map(|net| format!("ip daddr {net} reject")));
+        rules.extend(policy.deny_networks.iter().map(|net| format!("ip daddr {net} reject")));
         self.chain("outbound", "", &rules);
         let jump = format!("iifname \"{prefix}*\" jump outbound");
         self.chain("forward", "type filter hook forward priority filter;", &[jump]);

@@ -125,6 +125,11 @@ impl State {
         self.save_pool()
     }
 
+    /// Returns the directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Returns where what `setup` found out is kept.
     pub(crate) fn host_file(&self) -> PathBuf {
         self.dir.join("host.json")

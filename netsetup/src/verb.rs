@@ -1,8 +1,10 @@
 //! The verbs, one file each, and the choice among them.
 
+mod check;
 mod down;
 mod net_in;
 mod net_out;
+mod reapply;
 mod show;
 mod up;
 
@@ -52,6 +54,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Answer> {
     match (cli.command, cli.action, &cli.handle) {
         (Some(Command::List { json }), ..) => show::list(&network, json),
         (Some(Command::Show { handle, json }), ..) => show::one(&network, &handle, json),
+        (Some(Command::Check { json }), ..) => check::run(&network, json),
+        (Some(Command::Reapply { dry_run, json }), ..) => reapply::run(&network, dry_run, json),
         (Some(Command::Reap { handle }), ..) => down::reap(&network, &handle),
         (None, Some(Action::Setup), _) => setup(&network),
         (None, Some(action), Some(handle)) => match action {
@@ -78,7 +82,7 @@ fn setup(network: &Network) -> anyhow::Result<Answer> {
     }
     Ok(Answer::Json(json!({
         "external_ip": host.external_ip,
-        "capacity": network.settings.network_pool.size() / 4,
+        "capacity": network.settings.policy.network_pool.size() / 4,
         "mtu": host.mtu,
     })))
 }

@@ -15,3 +15,5 @@ mod mapping;
 mod policy;
 #[path = "netsetup/refusal.rs"]
 mod refusal;
+#[path = "netsetup/repair.rs"]
+mod repair;

@@ -24,6 +24,8 @@ pub enum Answer {
     Json(serde_json::Value),
     /// Text for a person, or for a peer whose contract is text.
     Text(String),
+    /// A document of either form, and this exit code: a finding that is no failure of ours.
+    Finding(u8, Box<Self>),
     /// Nothing, and this exit code: a kept process's, never a failure of ours.
     Exit(u8),
 }
@@ -86,6 +88,10 @@ fn print(answer: &Answer) -> ExitCode {
     let text = match answer {
         Answer::Silent => return ExitCode::SUCCESS,
         Answer::Exit(code) => return ExitCode::from(*code),
+        Answer::Finding(code, document) => {
+            let printed = print(document);
+            return if printed == ExitCode::SUCCESS { ExitCode::from(*code) } else { printed };
+        }
         Answer::Json(value) => value.to_string(),
         Answer::Text(text) => text.clone(),
     };

@@ -46,7 +46,8 @@ impl NetworkPlugin {
         Self { program, extra, is_ours: false }
     }
 
-    /// Prepares the host. A foreign plugin has no such action: its capacity has no bound, and the
+    /// Prepares the host; our own plugin also brings back what living containers had, should
+    /// somebody have flushed the firewall meanwhile. A foreign plugin has no such action: its capacity has no bound, and the
     /// external address is what the operator said.
     ///
     /// # Errors

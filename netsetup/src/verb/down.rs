@@ -92,7 +92,7 @@ pub(super) fn finish_all(network: &Network, state: &mut State) -> anyhow::Result
 /// Leaves the work to the background, if there is any that takes time.
 fn leave(network: &Network, state: &mut State, lease: Lease) -> anyhow::Result<()> {
     let is_quick = lease.mappings.is_empty()
-        && !lease.has_outbound_rules
+        && lease.outbound.is_empty()
         && lease.bridge.is_none()
         && link::index(&lease.host_interface).is_none();
     if is_quick || network.settings.wait || lease.stage == Stage::Going {

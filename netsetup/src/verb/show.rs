@@ -36,12 +36,10 @@ pub(super) fn one(network: &Network, handle: &Handle, json: bool) -> anyhow::Res
         return Answer::json(&lease);
     }
     let bridge = lease.bridge.as_deref().unwrap_or("none");
-    let chain = network.names.chain(&lease.handle);
-    let rules = if lease.has_outbound_rules { chain.as_str() } else { "none" };
     Ok(Answer::Text(format!(
         "handle          {}\nstate           {}\naddress         {}\nsubnet          {}\n\
          gateway         {}\nexternal ip     {}\nmtu             {}\nlink on host    {}\n\
-         link inside     {}\nbridge          {bridge}\nports           {}\noutbound rules  {rules}\n",
+         link inside     {}\nbridge          {bridge}\nports           {}\noutbound rules  {}\n",
         lease.handle,
         if lease.stage == Stage::Up { "up" } else { "unfinished" },
         lease.place.address,
@@ -52,6 +50,7 @@ pub(super) fn one(network: &Network, handle: &Handle, json: bool) -> anyhow::Res
         lease.host_interface,
         lease.container_interface,
         ports(&lease),
+        outbound(&lease),
     )))
 }
 
@@ -69,4 +68,11 @@ fn ports(lease: &Lease) -> String {
     let ports: Vec<String> =
         lease.mappings.iter().map(|m| format!("{}->{}", m.host_port, m.container_port)).collect();
     if ports.is_empty() { "none".into() } else { ports.join(", ") }
+}
+
+/// Returns the outbound rules as they were asked for, one a line.
+fn outbound(lease: &Lease) -> String {
+    let rules: Vec<String> =
+        lease.outbound.iter().map(|rule| serde_json::json!(rule).to_string()).collect();
+    if rules.is_empty() { "none".into() } else { rules.join("\n                ") }
 }

@@ -1,8 +1,5 @@
 //! `up`: check everything, write the lease, build, and undo it all if a part of it fails.
 
-use std::net::Ipv4Addr;
-
-use anyhow::Context;
 use guardian_contract::depot::Handle;
 use guardian_contract::fault::Fault;
 use guardian_contract::log;
@@ -10,24 +7,25 @@ use guardian_contract::network::{Up, UpAnswer};
 use guardian_contract::run::{Answer, request};
 use serde_json::json;
 
-use super::{Network, down, net_in, net_out};
+use super::{Network, down, net_in};
 use crate::address::Request;
+use crate::connection;
 use crate::host::{self, Host};
 use crate::lease::{Lease, Stage};
-use crate::link::{self, Links, Veth};
+use crate::link;
 use crate::name::CONTAINER_INTERFACE;
+use crate::net_out_rule::{Translated, translate};
 use crate::netns::Netns;
 use crate::nft;
 use crate::resolver;
 use crate::ruleset::Script;
 use crate::state::{Claim, State};
-use crate::subnet::Subnet;
 
 /// Connects the container named by the request on stdin.
 pub(super) fn run(network: &Network, handle: &Handle) -> anyhow::Result<Answer> {
     let request: Up = request()?;
     let wish = Request::parse(&request.network)?;
-    let rules = net_out::translate(&request.netout_rules)?;
+    let rules = translate(&request.netout_rules)?;
     let netns = Netns::of_container(request.pid)?;
     let mut state = network.state()?;
     let host = host::ready(&network.settings, &network.names, &state)?;
@@ -44,7 +42,7 @@ pub(super) fn run(network: &Network, handle: &Handle) -> anyhow::Result<Answer> 
         Ok(lease)
     })?;
     lease.netns = netns.inode();
-    lease.has_outbound_rules = !rules.is_empty();
+    lease.outbound = request.netout_rules;
     state.claim(Claim::whole(&lease), &lease)?;
     if let Err(error) = build(network, &mut state, &mut lease, &netns, &rules) {
         return Err(match down::remove(network, &mut state, &lease) {
@@ -92,7 +90,7 @@ fn take(
     wish: Request,
     host: &Host,
 ) -> anyhow::Result<Lease> {
-    let place = state.pool.addresses.take(wish, network.settings.network_pool)?;
+    let place = state.pool.addresses.take(wish, network.settings.policy.network_pool)?;
     let is_shared = wish != Request::Dynamic && !place.subnet.is_for_one();
     Ok(Lease {
         handle: handle.clone(),
@@ -105,7 +103,7 @@ fn take(
         container_interface: CONTAINER_INTERFACE.to_owned(),
         bridge: is_shared.then(|| network.names.bridge(place.subnet)),
         mappings: Vec::new(),
-        has_outbound_rules: false,
+        outbound: Vec::new(),
     })
 }
 
@@ -115,15 +113,14 @@ fn build(
     state: &mut State,
     lease: &mut Lease,
     netns: &Netns,
-    rules: &[net_out::Translated],
+    rules: &[Translated],
 ) -> anyhow::Result<()> {
-    connect(lease, netns)?;
+    connection::make(lease, netns)?;
     let mut script = Script::new(&network.names);
     if lease.bridge.is_some() && state.pool.addresses.is_last(lease.place) {
         script.hairpin(lease);
     }
-    script.map(lease, &lease.mappings);
-    net_out::add(&mut script, lease, rules);
+    script.container(lease, rules);
     if !script.text().is_empty() {
         down::or_after_finishing(network, state, |state| nft::run(script.text(), state.lock()))
             .map_err(|error| net_in::name_conflict(error, &lease.mappings))?;
@@ -133,56 +130,6 @@ fn build(
     }
     lease.stage = Stage::Up;
     state.leases.save(lease)
-}
-
-/// Makes the links and gives them their addresses.
-fn connect(lease: &Lease, netns: &Netns) -> anyhow::Result<()> {
-    use std::os::fd::AsFd;
-    let subnet = lease.place.subnet;
-    let gateway = subnet.gateway();
-    let mut links = Links::open()?;
-    // A link of this name without a lease is left of an `up` whose state was lost.
-    if let Some(index) = link::index(&lease.host_interface) {
-        links.delete(index)?;
-    }
-    let bridge = match &lease.bridge {
-        Some(name) => Some(ensure_bridge(&mut links, name, subnet, lease.mtu)?),
-        None => None,
-    };
-    links.create_veth(&Veth {
-        host_end: &lease.host_interface,
-        container_end: &lease.container_interface,
-        netns: netns.as_fd(),
-        address: lease.place.address,
-        bridge,
-        mtu: lease.mtu,
-    })?;
-    if bridge.is_none() {
-        links.add_address(&lease.host_interface, gateway, subnet)?;
-    }
-    netns
-        .inside(|| connect_inside(lease, gateway))
-        .with_context(|| format!("connect the inside of {}", lease.handle))?;
-    links.settle(&lease.host_interface)?;
-    lease.bridge.as_deref().map_or(Ok(()), |bridge| links.settle(bridge))
-}
-
-fn connect_inside(lease: &Lease, gateway: Ipv4Addr) -> anyhow::Result<()> {
-    let mut links = Links::open()?;
-    links.set_up("lo")?;
-    links.set_up(&lease.container_interface)?;
-    links.add_address(&lease.container_interface, lease.place.address, lease.place.subnet)?;
-    links.add_default_route(gateway)
-}
-
-/// Returns the index of the subnet's bridge, made when this is its first container.
-fn ensure_bridge(links: &mut Links, name: &str, subnet: Subnet, mtu: u32) -> anyhow::Result<u32> {
-    if let Some(index) = links.bridge(name)? {
-        return Ok(index);
-    }
-    links.create_bridge(name, subnet.gateway(), mtu)?;
-    links.add_address(name, subnet.gateway(), subnet)?;
-    links.bridge(name)?.with_context(|| format!("bridge {name} has gone away"))
 }
 
 fn answer(lease: &Lease) -> anyhow::Result<Answer> {

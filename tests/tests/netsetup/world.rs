@@ -91,6 +91,11 @@ impl World {
         Container { pid, netns }
     }
 
+    /// Returns the namespace of the container that was started as number `number`.
+    pub(crate) fn netns_of(&self, number: usize) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.containers.borrow()[number].id()))
+    }
+
     /// Ends a container's process, and with it its namespace.
     pub(crate) fn end(&self, container: &Container) {
         for child in self.containers.borrow_mut().iter_mut() {
@@ -165,6 +170,31 @@ impl World {
     pub(crate) fn on_host(&self, line: &str) -> String {
         let path = format!("--net={}", self.host().display());
         host::run(&[&["nsenter", &path], &*words(line)].concat()).unwrap()
+    }
+
+    /// Returns what `check` finds, one line for each difference, and asserts that its exit code and
+    /// its two forms agree.
+    pub(crate) fn check(&self) -> Vec<String> {
+        self.differences("check")
+    }
+
+    /// Puts everything right again and returns what is still different.
+    pub(crate) fn reapply(&self) -> Vec<String> {
+        self.differences("reapply")
+    }
+
+    fn differences(&self, verb: &str) -> Vec<String> {
+        let output = self.command(&[verb, "--json"]).output().unwrap();
+        let found: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+        let code = if found.is_empty() { 0 } else { 3 };
+        assert_eq!(output.status.code(), Some(code), "{found:?}");
+        let readable = self.command(&["check"]).output().unwrap();
+        let readable = String::from_utf8(readable.stdout).unwrap();
+        let count = if found.is_empty() { 1 } else { found.len() + 1 };
+        assert_eq!(readable.lines().count(), count, "{readable}");
+        let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+        let keys = ["problem", "object", "name", "handle"];
+        found.iter().map(|one| keys.map(|key| text(&one[key])).join(" ")).collect()
     }
 
     /// Returns what netsetup made on the host: links, and everything in our table but the frame.

@@ -1,0 +1,81 @@
+//! All links of the network namespace we are in, with their IPv4 addresses.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::Context;
+use netlink_packet_core::NLM_F_DUMP;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+
+use crate::netlink::Socket;
+
+/// A link.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// Its number.
+    pub(crate) index: u32,
+    /// Whether it is a bridge.
+    pub(crate) is_bridge: bool,
+    /// Whether it is up, as far as its owner has a say.
+    pub(crate) is_up: bool,
+    /// The number of the bridge it is attached to.
+    pub(crate) controller: Option<u32>,
+    /// Its addresses and their prefixes' lengths.
+    pub(crate) addresses: Vec<(Ipv4Addr, u8)>,
+}
+
+/// Returns all links by name.
+pub(crate) fn links() -> anyhow::Result<BTreeMap<String, Link>> {
+    let mut socket = Socket::open(NETLINK_ROUTE)?;
+    let links = socket
+        .query(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)
+        .context("list the links")?;
+    let addresses = socket
+        .query(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP)
+        .context("list the addresses")?;
+    let mut by_index = BTreeMap::<u32, Vec<(Ipv4Addr, u8)>>::new();
+    for message in addresses {
+        if let RouteNetlinkMessage::NewAddress(message) = message {
+            let local = message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+                _ => None,
+            });
+            let holder = by_index.entry(message.header.index).or_default();
+            holder.extend(local.map(|address| (address, message.header.prefix_len)));
+        }
+    }
+    let links = links.into_iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewLink(message) => link(&message, &mut by_index),
+        _ => None,
+    });
+    Ok(links.collect())
+}
+
+fn link(
+    message: &LinkMessage,
+    addresses: &mut BTreeMap<u32, Vec<(Ipv4Addr, u8)>>,
+) -> Option<(String, Link)> {
+    let index = message.header.index;
+    let mut name = None;
+    let mut link = Link {
+        index,
+        is_bridge: false,
+        is_up: message.header.flags.contains(LinkFlags::Up),
+        controller: None,
+        addresses: addresses.remove(&index).unwrap_or_default(),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name = Some(text.clone()),
+            LinkAttribute::Controller(index) => link.controller = Some(*index),
+            LinkAttribute::LinkInfo(infos) => {
+                link.is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
+            }
+            _ => {}
+        }
+    }
+    Some((name?, link))
+}
