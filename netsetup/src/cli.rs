@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use guardian_contract::depot::Handle;
+use guardian_contract::garden::{NetIn, NetOutRule};
 use guardian_contract::log::Level;
+use guardian_contract::network::Up;
 
 use crate::policy::Policy;
 
@@ -18,14 +20,19 @@ Actions (JSON on stdin, JSON on stdout):
   net-out       {\"container_ip\":\"\",\"netout_rule\":{\"protocol\":1,\"ports\":[{\"start\":443}]}}
   bulk-net-out  {\"container_ip\":\"\",\"netout_rules\":[...]}
 
+Exit status: 0 done, 1 failed (a JSON fault on stdout), 2 wrong usage, 3 check found differences.
+
 Examples:
   unshare -n sleep 1000 &
   echo '{\"Pid\":'$!'}' | netsetup --action up --handle web-1
   echo '{\"ContainerPort\":8080}' | netsetup --action net-in --handle web-1
-  netsetup list
   echo null | netsetup --action down --handle web-1
 
-Exit status: 0 done, 1 failed (a JSON fault on stdout), 2 wrong usage.";
+  ip netns add db
+  netsetup up db-1 --netns db --map 5432 --map 8080:80
+  netsetup list
+  netsetup check
+  netsetup down db-1";
 
 /// Give containers a network: links, addresses, port mappings, outbound rules.
 ///
@@ -77,6 +84,22 @@ pub(crate) enum Action {
 /// What a person asks.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Connect a container
+    Up {
+        /// The container
+        handle: Handle,
+        #[command(flatten)]
+        wishes: Wishes,
+        #[command(flatten)]
+        form: Form,
+    },
+    /// Disconnect a container, and return when nothing of it is left
+    Down {
+        /// The container
+        handle: Handle,
+        #[command(flatten)]
+        form: Form,
+    },
     /// List the containers that have a network
     List {
         /// Print JSON
@@ -91,12 +114,8 @@ pub(crate) enum Command {
     },
     /// Make the kernel have what is written down, then check
     Reapply {
-        /// Only print the rules that would be given to nft
-        #[arg(long)]
-        dry_run: bool,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        form: Form,
     },
     /// Finish a down in the background; down calls this
     #[command(hide = true)]
@@ -112,6 +131,63 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// How a verb that changes things answers.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Form {
+    /// Change nothing, only print what nft would be told
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What a person wants for a container.
+#[derive(Debug, Args)]
+pub(crate) struct Wishes {
+    /// A process in the container's network namespace
+    #[arg(long, value_name = "PID", required_unless_present = "netns")]
+    pid: Option<i32>,
+    /// The namespace itself: a name below /run/netns, or a path; it stays when the container goes
+    #[arg(long, value_name = "NAME|PATH", conflicts_with = "pid")]
+    netns: Option<String>,
+    /// An address or subnet instead of a /30 from the pool
+    #[arg(long, value_name = "IP[/N]", default_value = "", hide_default_value = true)]
+    network: String,
+    /// Map a host port (0: any from the pool) to a container's; repeatable
+    #[arg(long = "map", value_name = "[HOST:]CONTAINER", value_parser = parse_mapping)]
+    mappings: Vec<NetIn>,
+    /// Let traffic out to denied networks, by a rule of Garden's like {"protocol":1}; repeatable
+    #[arg(long = "allow", value_name = "JSON", value_parser = parse_rule)]
+    rules: Vec<NetOutRule>,
+}
+
+impl From<Wishes> for Up {
+    fn from(wishes: Wishes) -> Self {
+        Self {
+            pid: wishes.pid.unwrap_or_default(),
+            namespace: wishes.netns.unwrap_or_default(),
+            network: wishes.network,
+            netin: wishes.mappings,
+            netout_rules: wishes.rules,
+            ..Self::default()
+        }
+    }
+}
+
+fn parse_mapping(text: &str) -> Result<NetIn, String> {
+    let port = |text: &str| match text.parse::<u16>() {
+        Ok(port) => Ok(u32::from(port)),
+        Err(_) => Err(format!("'{text}' is no port")),
+    };
+    let (host, container) = text.split_once(':').unwrap_or(("0", text));
+    Ok(NetIn { host_port: port(host)?, container_port: port(container)? })
+}
+
+fn parse_rule(text: &str) -> Result<NetOutRule, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 /// What is the same for all containers; the names are gdn's.

@@ -108,12 +108,7 @@ pub(crate) fn ready(settings: &Settings, names: &Names, state: &State) -> anyhow
 }
 
 fn find_out(settings: &Settings, policy: &Policy, state: &State) -> anyhow::Result<Host> {
-    let external_ip = settings.external_ip.unwrap_or_else(outbound_address);
-    let mtu = match settings.mtu {
-        0 => Links::open()?.mtu_of_holder(external_ip)?.unwrap_or(1500).min(1500),
-        mtu => mtu,
-    };
-    let host = Host { external_ip, mtu };
+    let host = look(settings)?;
     let record = Record {
         wanted_ip: settings.external_ip,
         wanted_mtu: settings.mtu,
@@ -122,6 +117,16 @@ fn find_out(settings: &Settings, policy: &Policy, state: &State) -> anyhow::Resu
     };
     file::replace_json(&state.host_file(), &record)?;
     Ok(host)
+}
+
+/// Finds out what containers need to know of the host.
+pub(crate) fn look(settings: &Settings) -> anyhow::Result<Host> {
+    let external_ip = settings.external_ip.unwrap_or_else(outbound_address);
+    let mtu = match settings.mtu {
+        0 => Links::open()?.mtu_of_holder(external_ip)?.unwrap_or(1500).min(1500),
+        mtu => mtu,
+    };
+    Ok(Host { external_ip, mtu })
 }
 
 /// Returns the address this host leaves by. A host that can't leave has nobody outside who could

@@ -36,6 +36,14 @@ impl Script {
         &self.text
     }
 
+    /// Returns the text for a person to read, who wants to be told when there is none.
+    pub(crate) fn for_person(&self) -> String {
+        match self.text.as_str() {
+            "" => "# nothing: the rules that hold for all containers are enough\n".to_owned(),
+            text => text.to_owned(),
+        }
+    }
+
     /// Makes the table, or makes one that exists say what `policy` says. Elements and containers'
     /// chains stay.
     pub(crate) fn base(&mut self, policy: &Policy) {

@@ -54,8 +54,12 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Answer> {
     match (cli.command, cli.action, &cli.handle) {
         (Some(Command::List { json }), ..) => show::list(&network, json),
         (Some(Command::Show { handle, json }), ..) => show::one(&network, &handle, json),
+        (Some(Command::Up { handle, wishes, form }), ..) => {
+            up::by_hand(&network, &handle, wishes.into(), form)
+        }
+        (Some(Command::Down { handle, form }), ..) => down::by_hand(&network, &handle, form),
         (Some(Command::Check { json }), ..) => check::run(&network, json),
-        (Some(Command::Reapply { dry_run, json }), ..) => reapply::run(&network, dry_run, json),
+        (Some(Command::Reapply { form }), ..) => reapply::run(&network, form),
         (Some(Command::Reap { handle }), ..) => down::reap(&network, &handle),
         (None, Some(Action::Setup), _) => setup(&network),
         (None, Some(action), Some(handle)) => match action {

@@ -7,6 +7,8 @@ mod packet;
 #[path = "netsetup/world.rs"]
 mod world;
 
+#[path = "netsetup/by_hand.rs"]
+mod by_hand;
 #[path = "netsetup/lifecycle.rs"]
 mod lifecycle;
 #[path = "netsetup/mapping.rs"]

@@ -40,6 +40,10 @@ pub struct Up {
     /// The create request's `network` string. Ours; gdn's plugins ignore it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub network: String,
+    /// A network namespace somebody else has prepared, by name below /run/netns or by path; it
+    /// counts instead of the pid's. Ours; gdn's plugins ignore it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
 }
 
 /// What `up` prints; printing nothing at all is allowed.

@@ -27,6 +27,7 @@ impl Guardian {
             netout_rules: spec.netout_rules.clone(),
             netin: spec.netin.clone(),
             network: spec.network.clone(),
+            namespace: String::new(),
         };
         let answer = self.settings.network.up(container.handle(), &up).await?;
         container.properties.change(|map| {

@@ -18,6 +18,7 @@ use guardian_contract::run::Answer;
 use serde_json::json;
 
 use super::Network;
+use crate::cli::Form;
 use crate::lease::{Lease, Stage};
 use crate::link::{self, Links};
 use crate::nft;
@@ -37,6 +38,35 @@ pub(super) fn run(network: &Network, handle: &Handle) -> anyhow::Result<Answer> 
         None => delete_link(&network.names.host_interface(handle))?,
     }
     Ok(Answer::Silent)
+}
+
+/// Disconnects a container to the end, or says what nft would be told, and whether there was any.
+pub(super) fn by_hand(network: &Network, handle: &Handle, form: Form) -> anyhow::Result<Answer> {
+    let mut state = network.state()?;
+    let lease = state.leases.load(handle)?;
+    if form.dry_run {
+        let script = lease.map(|lease| farewell(network, &state, &lease));
+        return Ok(Answer::Text(script.unwrap_or(Script::new(&network.names)).for_person()));
+    }
+    match &lease {
+        Some(lease) => remove(network, &mut state, lease)?,
+        None => delete_link(&network.names.host_interface(handle))?,
+    }
+    let was_up = lease.is_some_and(|lease| lease.stage != Stage::Going);
+    match form.json {
+        true => Ok(Answer::Json(json!({"handle": handle, "was_up": was_up}))),
+        false if was_up => Ok(Answer::Text(format!("{handle} is disconnected\n"))),
+        false => Ok(Answer::Text(format!("{handle} was not connected\n"))),
+    }
+}
+
+fn farewell(network: &Network, state: &State, lease: &Lease) -> Script {
+    let mut script = Script::new(&network.names);
+    script.forget(lease);
+    if lease.bridge.is_some() && state.pool.addresses.is_last(lease.place) {
+        script.no_hairpin(lease);
+    }
+    script
 }
 
 /// Undoes a lease now, all of it. When a part fails the lease stays, so that it can be repeated.

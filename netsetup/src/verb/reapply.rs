@@ -6,17 +6,18 @@ use guardian_contract::run::Answer;
 use serde_json::json;
 
 use super::{Network, check};
+use crate::cli::Form;
 use crate::connection;
 use crate::host;
 use crate::lease::Stage;
 
 /// Replaces our table in one transaction, mends the host's ends of the links, and tells what is
 /// still wrong: a link that is gone can't be brought back.
-pub(super) fn run(network: &Network, dry_run: bool, json: bool) -> anyhow::Result<Answer> {
+pub(super) fn run(network: &Network, form: Form) -> anyhow::Result<Answer> {
     let state = network.state()?;
     let policy = host::policy(&state)?;
     let leases = state.leases.all()?;
-    if dry_run {
+    if form.dry_run {
         let script = host::whole(&policy, &network.names, &leases)?;
         return Ok(Answer::Text(script.text().to_owned()));
     }
@@ -27,5 +28,5 @@ pub(super) fn run(network: &Network, dry_run: bool, json: bool) -> anyhow::Resul
         }
     }
     host::apply(&policy, &network.names, &state)?;
-    check::after(network, &state, &policy, json)
+    check::after(network, &state, &policy, form.json)
 }

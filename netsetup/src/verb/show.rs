@@ -32,8 +32,13 @@ pub(super) fn one(network: &Network, handle: &Handle, json: bool) -> anyhow::Res
     let lease = state::leases(&network.settings.state_dir)?.load(handle)?;
     let lease = lease.filter(|lease| lease.stage != Stage::Going);
     let lease = lease.ok_or_else(|| Fault::not_found(format!("unknown handle: {handle}")))?;
+    self::lease(&lease, json)
+}
+
+/// Describes a lease.
+pub(super) fn lease(lease: &Lease, json: bool) -> anyhow::Result<Answer> {
     if json {
-        return Answer::json(&lease);
+        return Answer::json(lease);
     }
     let bridge = lease.bridge.as_deref().unwrap_or("none");
     Ok(Answer::Text(format!(
@@ -49,8 +54,8 @@ pub(super) fn one(network: &Network, handle: &Handle, json: bool) -> anyhow::Res
         lease.mtu,
         lease.host_interface,
         lease.container_interface,
-        ports(&lease),
-        outbound(&lease),
+        ports(lease),
+        outbound(lease),
     )))
 }
 

@@ -7,8 +7,9 @@ use guardian_contract::network::{Up, UpAnswer};
 use guardian_contract::run::{Answer, request};
 use serde_json::json;
 
-use super::{Network, down, net_in};
+use super::{Network, down, net_in, show};
 use crate::address::Request;
+use crate::cli::Form;
 use crate::connection;
 use crate::host::{self, Host};
 use crate::lease::{Lease, Stage};
@@ -23,23 +24,34 @@ use crate::state::{Claim, State};
 
 /// Connects the container named by the request on stdin.
 pub(super) fn run(network: &Network, handle: &Handle) -> anyhow::Result<Answer> {
-    let request: Up = request()?;
+    let lease = connect(network, handle, request()?)?;
+    Answer::json(&UpAnswer { properties: lease.properties(), ..UpAnswer::default() })
+}
+
+/// Connects a container, or says what nft would be told, and shows what it has.
+pub(super) fn by_hand(
+    network: &Network,
+    handle: &Handle,
+    request: Up,
+    form: Form,
+) -> anyhow::Result<Answer> {
+    match form.dry_run {
+        true => Ok(Answer::Text(rehearse(network, handle, &request)?.for_person())),
+        false => show::lease(&connect(network, handle, request)?, form.json),
+    }
+}
+
+fn connect(network: &Network, handle: &Handle, request: Up) -> anyhow::Result<Lease> {
     let wish = Request::parse(&request.network)?;
     let rules = translate(&request.netout_rules)?;
-    let netns = Netns::of_container(request.pid)?;
+    let netns = namespace(&request)?;
     let mut state = network.state()?;
     let host = host::ready(&network.settings, &network.names, &state)?;
     if let Some(lease) = standing(network, &mut state, handle, &netns)? {
-        return answer(&lease);
+        return Ok(lease);
     }
     let mut lease = down::or_after_finishing(network, &mut state, |state| {
-        let mut lease = take(network, state, handle, wish, &host)?;
-        let ports = state.ports(network.port_range())?;
-        for mapping in &request.netin {
-            let wanted = (mapping.host_port, mapping.container_port);
-            lease.mappings.push(net_in::take(ports, host.external_ip, wanted)?);
-        }
-        Ok(lease)
+        take(network, state, handle, wish, &request, &host)
     })?;
     lease.netns = netns.inode();
     lease.outbound = request.netout_rules;
@@ -51,7 +63,34 @@ pub(super) fn run(network: &Network, handle: &Handle) -> anyhow::Result<Answer> 
         });
     }
     log::info("up", &json!({"handle": handle, "address": lease.place.address}));
-    answer(&lease)
+    Ok(lease)
+}
+
+/// Goes through all of it but the doing, and returns what nft would be told.
+fn rehearse(network: &Network, handle: &Handle, request: &Up) -> anyhow::Result<Script> {
+    let wish = Request::parse(&request.network)?;
+    let rules = translate(&request.netout_rules)?;
+    let netns = namespace(request)?;
+    let mut state = network.state()?;
+    let mut script = match nft::has_table(&network.names.table())? {
+        true => Script::new(&network.names),
+        false => host::whole(&network.settings.policy, &network.names, &state.leases.all()?)?,
+    };
+    let present = state.leases.load(handle)?;
+    if present.is_some_and(|lease| is_standing(&lease, &netns)) {
+        return Ok(script);
+    }
+    let host = host::look(&network.settings)?;
+    let lease = take(network, &mut state, handle, wish, request, &host)?;
+    outline(&mut script, &state, &lease, &rules);
+    Ok(script)
+}
+
+fn namespace(request: &Up) -> anyhow::Result<Netns> {
+    match request.namespace.as_str() {
+        "" => Netns::of_container(request.pid),
+        name => Netns::prepared(name),
+    }
 }
 
 /// Returns the handle's lease if it is good for this namespace. Any other one is what a killed
@@ -68,13 +107,7 @@ fn standing(
             "handles '{handle}' and '{}' have the same short name",
             other.handle
         )))?,
-        Some(lease)
-            if lease.stage == Stage::Up
-                && lease.netns == netns.inode()
-                && link::index(&lease.host_interface).is_some() =>
-        {
-            Ok(Some(lease))
-        }
+        Some(lease) if is_standing(&lease, netns) => Ok(Some(lease)),
         Some(lease) => {
             down::remove(network, state, &lease)?;
             Ok(None)
@@ -82,16 +115,28 @@ fn standing(
     }
 }
 
-/// Takes a place from the pool, in memory only.
+fn is_standing(lease: &Lease, netns: &Netns) -> bool {
+    lease.stage == Stage::Up
+        && lease.netns == netns.inode()
+        && link::index(&lease.host_interface).is_some()
+}
+
+/// Takes a place and ports from the pools, in memory only.
 fn take(
     network: &Network,
     state: &mut State,
     handle: &Handle,
     wish: Request,
+    request: &Up,
     host: &Host,
 ) -> anyhow::Result<Lease> {
     let place = state.pool.addresses.take(wish, network.settings.policy.network_pool)?;
     let is_shared = wish != Request::Dynamic && !place.subnet.is_for_one();
+    let ports = state.ports(network.port_range())?;
+    let wanted = request.netin.iter().map(|mapping| (mapping.host_port, mapping.container_port));
+    let mappings = wanted
+        .map(|wanted| net_in::take(ports, host.external_ip, wanted))
+        .collect::<anyhow::Result<_>>()?;
     Ok(Lease {
         handle: handle.clone(),
         stage: Stage::Building,
@@ -102,9 +147,17 @@ fn take(
         host_interface: network.names.host_interface(handle),
         container_interface: CONTAINER_INTERFACE.to_owned(),
         bridge: is_shared.then(|| network.names.bridge(place.subnet)),
-        mappings: Vec::new(),
+        mappings,
         outbound: Vec::new(),
     })
+}
+
+/// Adds what nft is to be told about the container.
+fn outline(script: &mut Script, state: &State, lease: &Lease, rules: &[Translated]) {
+    if lease.bridge.is_some() && state.pool.addresses.is_last(lease.place) {
+        script.hairpin(lease);
+    }
+    script.container(lease, rules);
 }
 
 /// Makes what the lease says.
@@ -117,10 +170,7 @@ fn build(
 ) -> anyhow::Result<()> {
     connection::make(lease, netns)?;
     let mut script = Script::new(&network.names);
-    if lease.bridge.is_some() && state.pool.addresses.is_last(lease.place) {
-        script.hairpin(lease);
-    }
-    script.container(lease, rules);
+    outline(&mut script, state, lease, rules);
     if !script.text().is_empty() {
         down::or_after_finishing(network, state, |state| nft::run(script.text(), state.lock()))
             .map_err(|error| net_in::name_conflict(error, &lease.mappings))?;
@@ -130,8 +180,4 @@ fn build(
     }
     lease.stage = Stage::Up;
     state.leases.save(lease)
-}
-
-fn answer(lease: &Lease) -> anyhow::Result<Answer> {
-    Answer::json(&UpAnswer { properties: lease.properties(), ..UpAnswer::default() })
 }

@@ -4,11 +4,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use super::world::{World, finish};
-
-fn kind_and_message(kind: &str, message: &str) -> Result<Value, (String, String)> {
-    Err((kind.into(), message.into()))
-}
+use super::world::{World, finish, kind_and_message};
 
 #[test]
 fn network_requests_are_refused_in_gdn_s_words() {

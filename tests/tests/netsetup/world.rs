@@ -126,6 +126,11 @@ impl World {
         finish(self.command(arguments).spawn().unwrap(), request)
     }
 
+    /// Runs netsetup as a person does, and returns what it printed.
+    pub(crate) fn text(&self, arguments: &[&str]) -> String {
+        host::output(&mut self.command(arguments)).unwrap()
+    }
+
     /// Runs an action for a handle.
     pub(crate) fn act(
         &self,
@@ -225,6 +230,11 @@ impl Drop for World {
 pub(crate) struct Container {
     pub(crate) pid: i32,
     pub(crate) netns: PathBuf,
+}
+
+/// Returns a refusal with this kind and these words.
+pub(crate) fn kind_and_message(kind: &str, message: &str) -> Result<Value, (String, String)> {
+    Err((kind.into(), message.into()))
 }
 
 /// Feeds a netsetup its request and reads its answer.
