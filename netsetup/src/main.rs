@@ -3,6 +3,7 @@
 mod address;
 mod cli;
 mod connection;
+mod conntrack;
 mod host;
 mod lease;
 mod link;

@@ -9,6 +9,8 @@ mod world;
 
 #[path = "netsetup/by_hand.rs"]
 mod by_hand;
+#[path = "netsetup/conntrack.rs"]
+mod conntrack;
 #[path = "netsetup/lifecycle.rs"]
 mod lifecycle;
 #[path = "netsetup/mapping.rs"]

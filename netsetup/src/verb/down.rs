@@ -19,6 +19,7 @@ use serde_json::json;
 
 use super::Network;
 use crate::cli::Form;
+use crate::conntrack;
 use crate::lease::{Lease, Stage};
 use crate::link::{self, Links};
 use crate::nft;
@@ -149,13 +150,16 @@ fn spawn_reaper(network: &Network, handle: &Handle) -> std::io::Result<()> {
         .map(drop)
 }
 
-/// Removes what is the container's alone: its rules and its link. Both are tried.
+/// Removes what is the container's alone: its rules, its link, then what the kernel remembers of
+/// its connections, which with rules or link there it would learn again. All are tried.
 fn take_apart(network: &Network, lease: &Lease, lock: &File) -> anyhow::Result<()> {
     let rules = remove_rules(network, lease, lock);
-    match (rules, delete_link(&lease.host_interface)) {
-        (Err(rules), Err(link)) => Err(rules.context(format!("{link:#}"))),
-        (rules, link) => rules.and(link),
-    }
+    let link = delete_link(&lease.host_interface);
+    let connections = conntrack::forget_address(lease.place.address);
+    [link, connections].into_iter().fold(rules, |before, next| match (before, next) {
+        (Err(before), Err(next)) => Err(before.context(format!("{next:#}"))),
+        (before, next) => before.and(next),
+    })
 }
 
 /// Gives the container's place and ports back; the last one on a bridge takes the bridge with it.

@@ -9,6 +9,7 @@ use guardian_contract::network::NetInRequest;
 use guardian_contract::run::{Answer, request};
 
 use super::{Network, down};
+use crate::conntrack;
 use crate::lease::{Lease, Mapping};
 use crate::nft;
 use crate::port::{Ports, already_mapped};
@@ -45,6 +46,7 @@ pub(super) fn run(network: &Network, handle: &Handle) -> anyhow::Result<Answer> 
         state.give_back(Claim::port(handle, mapping.host_port), Some(&lease))?;
         return Err(name_conflict(error, &[mapping]));
     }
+    conntrack::forget_datagrams(mapping.host_ip, std::iter::once(mapping.host_port))?;
     answer(mapping)
 }
 

@@ -11,6 +11,7 @@ use super::{Network, down, net_in, show};
 use crate::address::Request;
 use crate::cli::Form;
 use crate::connection;
+use crate::conntrack;
 use crate::host::{self, Host};
 use crate::lease::{Lease, Stage};
 use crate::link;
@@ -174,6 +175,10 @@ fn build(
     if !script.text().is_empty() {
         down::or_after_finishing(network, state, |state| nft::run(script.text(), state.lock()))
             .map_err(|error| net_in::name_conflict(error, &lease.mappings))?;
+    }
+    if !lease.mappings.is_empty() {
+        let ports = lease.mappings.iter().map(|mapping| mapping.host_port);
+        conntrack::forget_datagrams(lease.external_ip, ports)?;
     }
     if let Some(depot) = &network.settings.depot {
         resolver::write(depot, &network.settings, lease)?;
