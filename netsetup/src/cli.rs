@@ -19,6 +19,7 @@ Actions (JSON on stdin, JSON on stdout):
   net-in        {\"HostIP\":\"\",\"HostPort\":0,\"ContainerIP\":\"\",\"ContainerPort\":8080}
   net-out       {\"container_ip\":\"\",\"netout_rule\":{\"protocol\":1,\"ports\":[{\"start\":443}]}}
   bulk-net-out  {\"container_ip\":\"\",\"netout_rules\":[...]}
+  metrics       null; answer {\"rx_bytes\",\"tx_bytes\",\"rx_packets\",\"tx_packets\"}, as the container sees it
 
 Exit status: 0 done, 1 failed (a JSON fault on stdout), 2 wrong usage, 3 check found differences.
 
@@ -57,7 +58,7 @@ pub(crate) struct Cli {
     /// Whom to do it for; every action but setup wants one
     #[arg(long, required_if_eq_any = [
         ("action", "up"), ("action", "down"), ("action", "net-in"), ("action", "net-out"),
-        ("action", "bulk-net-out"),
+        ("action", "bulk-net-out"), ("action", "metrics"),
     ])]
     pub(crate) handle: Option<Handle>,
     #[command(subcommand)]
@@ -79,6 +80,8 @@ pub(crate) enum Action {
     NetOut,
     /// The same with many rules in one transaction
     BulkNetOut,
+    /// Tell how much a container has received and sent
+    Metrics,
 }
 
 /// What a person asks.
@@ -102,6 +105,14 @@ pub(crate) enum Command {
     },
     /// List the containers that have a network
     List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show how much one container has received and sent
+    Stats {
+        /// The container
+        handle: Handle,
         /// Print JSON
         #[arg(long)]
         json: bool,

@@ -9,6 +9,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
     InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    Stats64,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -127,6 +128,17 @@ impl Links {
         Ok(self.query_link(message)?.and_then(|link| {
             link.attributes.into_iter().find_map(|attribute| match attribute {
                 LinkAttribute::Mtu(mtu) => Some(mtu),
+                _ => None,
+            })
+        }))
+    }
+
+    /// Returns what has passed through the link `name`, from its own point of view.
+    pub(crate) fn traffic(&mut self, name: &str) -> anyhow::Result<Option<Stats64>> {
+        let link = self.get(name)?;
+        Ok(link.and_then(|link| {
+            link.attributes.into_iter().find_map(|attribute| match attribute {
+                LinkAttribute::Stats64(stats) => Some(stats),
                 _ => None,
             })
         }))

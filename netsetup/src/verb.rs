@@ -6,6 +6,7 @@ mod net_in;
 mod net_out;
 mod reapply;
 mod show;
+mod stats;
 mod up;
 
 use anyhow::Context;
@@ -58,6 +59,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Answer> {
             up::by_hand(&network, &handle, wishes.into(), form)
         }
         (Some(Command::Down { handle, form }), ..) => down::by_hand(&network, &handle, form),
+        (Some(Command::Stats { handle, json }), ..) => stats::run(&network, &handle, json),
         (Some(Command::Check { json }), ..) => check::run(&network, json),
         (Some(Command::Reapply { form }), ..) => reapply::run(&network, form),
         (Some(Command::Reap { handle }), ..) => down::reap(&network, &handle),
@@ -68,6 +70,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Answer> {
             Action::NetIn => net_in::run(&network, handle),
             Action::NetOut => net_out::one(&network, handle),
             Action::BulkNetOut => net_out::bulk(&network, handle),
+            Action::Metrics => stats::run(&network, handle, true),
             Action::Setup => setup(&network),
         },
         // clap lets no other combination through.

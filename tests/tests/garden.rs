@@ -15,6 +15,8 @@ mod failure;
 mod file;
 #[path = "garden/life.rs"]
 mod life;
+#[path = "garden/network.rs"]
+mod network;
 #[path = "garden/passed.rs"]
 mod passed;
 #[path = "garden/pea.rs"]

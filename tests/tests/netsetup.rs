@@ -21,3 +21,5 @@ mod policy;
 mod refusal;
 #[path = "netsetup/repair.rs"]
 mod repair;
+#[path = "netsetup/traffic.rs"]
+mod traffic;

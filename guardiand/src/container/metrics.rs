@@ -5,13 +5,19 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use guardian_contract::depot::Handle;
-use guardian_contract::garden::{ApiError, CpuStat, DiskStat, MemoryStat, Metrics, PidStat};
+use guardian_contract::garden::{
+    ApiError, CpuStat, DiskStat, MemoryStat, Metrics, NetworkStat, PidStat,
+};
 use guardian_contract::image::DiskUsage;
+use guardian_contract::network::INTERFACE;
 use guardian_contract::process::ProcessDir;
 
 use super::{Container, pea};
 use crate::cgroup::{Cgroups, leaf};
 use crate::guardian::Guardian;
+
+/// Property: whether Diego made the container to see that containers can be made.
+const HEALTH_CHECK: &str = "network.healthcheck";
 
 impl Guardian {
     /// Measures a container.
@@ -25,7 +31,8 @@ impl Guardian {
         let age = age_nanoseconds(&container.bundle.pidfile());
         let measured = measure(&groups, &disk, age)?;
         let cpu_entitlement = self.entitlement(container.facts()?.cpu, age);
-        Ok(Metrics { cpu_entitlement, ..measured })
+        let network_stat = self.traffic(container, init.pid)?;
+        Ok(Metrics { cpu_entitlement, network_stat, ..measured })
     }
 
     /// Measures a process that has a control group of its own, by its process id: a pea, or one
@@ -51,6 +58,19 @@ impl Guardian {
             false => DiskUsage::default(),
         };
         measure(&groups, &disk, age_nanoseconds(&dir.pidfile()))
+    }
+
+    /// Returns the traffic of the interface that the network plugin has named, whichever plugin it
+    /// is, as the container sees it. gdn leaves out those that Diego only checks its cells with.
+    fn traffic(&self, container: &Container, pid: i32) -> anyhow::Result<Option<NetworkStat>> {
+        let is_check = container.properties.get(HEALTH_CHECK).as_deref() == Some("true");
+        let is_wanted = self.settings.flags.network.enable_container_network_metrics && !is_check;
+        let interface = container.properties.get(INTERFACE).filter(|_| is_wanted);
+        let Some(interface) = interface else { return Ok(None) };
+        let path = format!("/proc/{pid}/net/dev");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let found = interface_traffic(&text, &interface);
+        found.map(Some).with_context(|| format!("the container has no interface {interface}"))
     }
 
     /// Shares times what a share is entitled to times age. By default all shares together, one
@@ -91,6 +111,19 @@ fn measure(groups: &Cgroups, disk: &DiskUsage, age: i64) -> anyhow::Result<Metri
         age,
         cpu_entitlement: 0,
     })
+}
+
+/// Finds one interface in a /proc/PID/net/dev: received bytes come first, sent ones ninth
+/// (proc_pid_net(5)).
+fn interface_traffic(text: &str, interface: &str) -> Option<NetworkStat> {
+    let of = |line: &'_ str| {
+        let (name, numbers) = line.split_once(':')?;
+        let mut numbers = numbers.split_whitespace().map(str::parse);
+        let is_it = name.trim() == interface;
+        let (received, sent) = (numbers.next()?.ok()?, numbers.nth(7)?.ok()?);
+        is_it.then_some(NetworkStat { rx_bytes: received, tx_bytes: sent })
+    };
+    text.lines().find_map(of)
 }
 
 fn age_nanoseconds(pidfile: &Path) -> i64 {
@@ -151,4 +184,22 @@ fn pairs(text: &str) -> impl Iterator<Item = (&str, u64)> {
         let (name, value) = line.split_once(' ')?;
         Some((name, value.trim().parse().ok()?))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_is_found_by_its_whole_name() {
+        let text = "Inter-|   Receive                |  Transmit\n \
+                    face |bytes    packets errs drop fifo frame compressed multicast|bytes\n\
+                    xeth0: 9 9 9 9 9 9 9 9 9 9 9 9 9 9 9 9\n  \
+                    eth0:1234 5 0 0 0 0 0 0 5678 9 0 0 0 0 0 0\n";
+        let found = interface_traffic(text, "eth0").unwrap();
+        assert_eq!((found.rx_bytes, found.tx_bytes), (1234, 5678));
+        assert_eq!(interface_traffic(text, "eth1"), None);
+        let ours = std::fs::read_to_string("/proc/self/net/dev").unwrap();
+        assert!(interface_traffic(&ours, "lo").is_some());
+    }
 }

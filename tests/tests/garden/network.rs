@@ -1,0 +1,60 @@
+//! What the server has to do with the network, beside asking for it.
+
+use guardian_tests::daemon::{Daemon, Options};
+use guardian_tests::host;
+use serde_json::Value;
+
+use crate::{can_run, options, with_each_runtime};
+
+#[test]
+fn traffic_is_reported_where_that_is_asked_for() {
+    if !can_run("network metrics", "crun") {
+        return;
+    }
+    for (flags, is_told) in
+        [(vec!["--enable-container-network-metrics".to_owned()], true), (vec![], false)]
+    {
+        let daemon = Daemon::start(Options { flags, ..options("crun") }).unwrap();
+        let read = |handle: &str| -> Value {
+            let text = daemon.ctl(&["metrics", "--json", handle]).unwrap();
+            serde_json::from_str::<Value>(&text).unwrap()["NetworkStat"].clone()
+        };
+        let (plain, check) = (daemon.handle("plain"), daemon.handle("check"));
+        daemon.ctl(&["create", "--handle", &plain]).unwrap();
+        let property = "network.healthcheck=true";
+        daemon.ctl(&["create", "--handle", &check, "--property", property]).unwrap();
+        assert_eq!(read(&check), Value::Null);
+        if is_told {
+            let before = read(&plain);
+            // The first container of the pool; each question is as long as its answer.
+            let mut ping = daemon.netns().unwrap().command("ping");
+            host::output(ping.args(["-c5", "-i0.2", "-s1000", "10.254.0.2"])).unwrap();
+            let after = read(&plain);
+            for key in ["RxBytes", "TxBytes"] {
+                let grown = after[key].as_u64().unwrap() - before[key].as_u64().unwrap();
+                assert!((5 * 1042..5 * 1042 + 2000).contains(&grown), "{key}: {grown}");
+            }
+        } else {
+            assert_eq!(read(&plain), Value::Null);
+        }
+        assert_eq!(daemon.finish().unwrap(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_restart_brings_back_rules_that_somebody_flushed() {
+    with_each_runtime("restart after a flush", |daemon| {
+        let handle = daemon.handle("kept");
+        daemon.ctl(&["create", "--handle", &handle]).unwrap();
+        daemon.ctl(&["net-in", &handle, "--container-port", "8080"]).unwrap();
+        daemon.ctl(&["net-out", &handle, "--protocol", "tcp", "--port", "443"]).unwrap();
+        let netns = daemon.netns().unwrap();
+        let before = netns.rules().unwrap();
+        assert!(before.contains("443 accept") && before.contains(". 8080"), "{before}");
+        host::output(netns.command("nft").args(["flush", "ruleset"])).unwrap();
+        assert_eq!(netns.rules().unwrap(), "");
+        daemon.kill().unwrap();
+        daemon.up().unwrap();
+        assert_eq!(daemon.netns().unwrap().rules().unwrap(), before);
+    });
+}
