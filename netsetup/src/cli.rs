@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use guardian_contract::depot::Handle;
-use guardian_contract::garden::{NetIn, NetOutRule};
+use guardian_contract::garden::{BandwidthLimits, NetIn, NetOutRule};
 use guardian_contract::log::Level;
 use guardian_contract::network::Up;
 
@@ -170,6 +170,12 @@ pub(crate) struct Wishes {
     /// Map a host port (0: any from the pool) to a container's; repeatable
     #[arg(long = "map", value_name = "[HOST:]CONTAINER", value_parser = parse_mapping)]
     mappings: Vec<NetIn>,
+    /// Let no more bytes pass in a second, in each direction
+    #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
+    rate: u64,
+    /// Let this many bytes pass at once before --rate counts; 64 KiB at least
+    #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
+    burst: u64,
     /// Let traffic out to denied networks, by a rule of Garden's like {"protocol":1}; repeatable
     #[arg(long = "allow", value_name = "JSON", value_parser = parse_rule)]
     rules: Vec<NetOutRule>,
@@ -183,6 +189,7 @@ impl From<Wishes> for Up {
             network: wishes.network,
             netin: wishes.mappings,
             netout_rules: wishes.rules,
+            bandwidth: BandwidthLimits { rate: wishes.rate, burst: wishes.burst },
             ..Self::default()
         }
     }

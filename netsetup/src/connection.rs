@@ -31,6 +31,9 @@ pub(crate) fn make(lease: &Lease, netns: &Netns) -> anyhow::Result<()> {
         bridge,
         mtu: lease.mtu,
     })?;
+    if let Some(limit) = lease.bandwidth {
+        links.limit(&lease.host_interface, limit)?;
+    }
     if bridge.is_none() {
         links.add_address(&lease.host_interface, gateway, subnet)?;
     }
@@ -43,6 +46,9 @@ pub(crate) fn make(lease: &Lease, netns: &Netns) -> anyhow::Result<()> {
 
 fn connect_inside(lease: &Lease, gateway: Ipv4Addr) -> anyhow::Result<()> {
     let mut links = Links::open()?;
+    if let Some(limit) = lease.bandwidth {
+        links.limit(&lease.container_interface, limit)?;
+    }
     links.set_up("lo")?;
     links.set_up(&lease.container_interface)?;
     links.add_address(&lease.container_interface, lease.place.address, lease.place.subnet)?;
@@ -65,6 +71,9 @@ pub(crate) fn mend(lease: &Lease) -> anyhow::Result<()> {
     let Some(index) = link::index(&lease.host_interface) else { return Ok(()) };
     let subnet = lease.place.subnet;
     let mut links = Links::open()?;
+    if let Some(limit) = lease.bandwidth {
+        links.limit(&lease.host_interface, limit)?;
+    }
     match &lease.bridge {
         None => links.ensure_address(&lease.host_interface, subnet.gateway(), subnet)?,
         Some(name) => {

@@ -14,6 +14,7 @@ use guardian_contract::{file, network};
 use serde::{Deserialize, Serialize};
 
 use crate::address::Place;
+use crate::bandwidth::Bandwidth;
 use crate::name::short;
 
 /// A host port that leads into the container.
@@ -65,6 +66,9 @@ pub(crate) struct Lease {
     /// The port mappings, in the order they were made.
     #[serde(default)]
     pub(crate) mappings: Vec<Mapping>,
+    /// How much may pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bandwidth: Option<Bandwidth>,
     /// The outbound rules, in the order they were added; the last one is asked first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) outbound: Vec<NetOutRule>,
@@ -92,6 +96,10 @@ impl Lease {
             ("kawasaki.mtu", self.mtu.to_string()),
         ];
         properties.extend(self.bridge.clone().map(|name| ("kawasaki.bridge-interface", name)));
+        properties
+            .extend(self.bandwidth.map(|limit| {
+                (network::BANDWIDTH, serde_json::json!(limit.reported()).to_string())
+            }));
         properties.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use anyhow::Context;
 use guardian_contract::fault::Fault;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
     InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
@@ -19,6 +19,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 
+use crate::bandwidth::Bandwidth;
 use crate::netlink::Socket;
 use crate::subnet::Subnet;
 
@@ -175,6 +176,20 @@ impl Links {
                 Ok(())
             }
             done => done,
+        }
+    }
+
+    /// Limits what the link `name` passes on to its peer.
+    ///
+    /// # Errors
+    /// With a [`Fault`] of kind unsupported where the kernel can't.
+    pub(crate) fn limit(&mut self, name: &str, limit: Bandwidth) -> anyhow::Result<()> {
+        let message = RouteNetlinkMessage::NewQueueDiscipline(limit.message(index_of(name)?));
+        match self.0.change(message, NLM_F_CREATE | NLM_F_REPLACE) {
+            Err(error) if is(&error, Errno::ENOENT) => Err(error).context(Fault::unsupported(
+                "this kernel can't limit bandwidth: it has no token bucket filter (sch_tbf)",
+            )),
+            done => done.with_context(|| format!("limit the bandwidth of {name}")),
         }
     }
 

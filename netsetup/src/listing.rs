@@ -108,6 +108,7 @@ fn kind(name: &str) -> &'static str {
         Some("chain") => "chain",
         Some("map") => "map",
         Some("set") => "set",
+        Some("limit") => "limit",
         _ => "object",
     }
 }

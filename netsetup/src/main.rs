@@ -1,6 +1,7 @@
 //! The netsetup program: containers' links, addresses, port mappings and outbound rules.
 
 mod address;
+mod bandwidth;
 mod cli;
 mod connection;
 mod conntrack;

@@ -43,6 +43,11 @@ impl Names {
         }
     }
 
+    /// Returns the name of a container's limit on what it sends.
+    pub(crate) fn limit(&self, handle: &Handle) -> String {
+        format!("up-{}", short(handle))
+    }
+
     /// Returns the name of a container's chain of outbound rules.
     pub(crate) fn chain(&self, handle: &Handle) -> String {
         format!("out-{}", short(handle))

@@ -11,6 +11,7 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
+use crate::bandwidth::Bandwidth;
 use crate::lease::{Lease, Mapping};
 use crate::name::Names;
 use crate::net_out_rule::Translated;
@@ -54,7 +55,9 @@ impl Script {
         );
         self.line("add map", "net_out { type ipv4_addr : verdict; }");
         self.line("add set", "hairpin { type ifname . ifname; }");
+        self.line("add map", "upload { type ipv4_addr : limit; }");
         self.translation(policy);
+        self.upload();
         self.toward_host(policy);
         self.outbound(policy);
     }
@@ -69,6 +72,9 @@ impl Script {
 
     /// Makes all that is a container's own in the table.
     pub(crate) fn container(&mut self, lease: &Lease, rules: &[Translated]) {
+        if let Some(limit) = lease.bandwidth {
+            self.limit_upload(lease, limit);
+        }
         self.map(lease, &lease.mappings);
         self.let_out_all(lease, rules);
     }
@@ -125,6 +131,11 @@ impl Script {
                 self.no_hairpin(lease);
             }
         }
+        if let Some(limit) = lease.bandwidth {
+            self.limit_upload(lease, limit);
+            self.line("delete element", &format!("upload {{ {} }}", lease.place.address));
+            self.line("delete limit", &self.names.limit(&lease.handle));
+        }
         if !lease.outbound.is_empty() {
             let chain = self.names.chain(&lease.handle);
             self.outbound_chain(lease);
@@ -154,6 +165,24 @@ impl Script {
         for text in &rule.matches {
             self.line("insert rule", &format!("{chain}{text}{log} accept"));
         }
+    }
+
+    /// Drops what a container sends beyond its limit. By address, so that it costs others one
+    /// look-up; what two containers of a bridge say to each other does not pass here.
+    fn upload(&mut self) {
+        let prefix = self.names.interface_prefix();
+        let rule = format!("iifname \"{prefix}*\" limit name ip saddr map @upload drop");
+        // Before connections are tracked: what is dropped should cost nothing more.
+        self.chain("limits", "type filter hook prerouting priority -350;", &[rule]);
+    }
+
+    fn limit_upload(&mut self, lease: &Lease, limit: Bandwidth) {
+        let name = self.names.limit(&lease.handle);
+        let Bandwidth { rate, burst } = limit;
+        let over = format!("rate over {rate} bytes/second burst {burst} bytes;");
+        self.line("add limit", &format!("{name} {{ {over} }}"));
+        let address = lease.place.address;
+        self.line("add element", &format!("upload {{ {address} : \"{name}\" }}"));
     }
 
     fn translation(&mut self, policy: &Policy) {

@@ -8,8 +8,10 @@ use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::tc::TcMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
+use crate::bandwidth::Bandwidth;
 use crate::netlink::Socket;
 
 /// A link.
@@ -23,6 +25,8 @@ pub(crate) struct Link {
     pub(crate) is_up: bool,
     /// The number of the bridge it is attached to.
     pub(crate) controller: Option<u32>,
+    /// How many bytes a second it lets pass, when that is limited our way.
+    pub(crate) rate: Option<u64>,
     /// Its addresses and their prefixes' lengths.
     pub(crate) addresses: Vec<(Ipv4Addr, u8)>,
 }
@@ -36,6 +40,16 @@ pub(crate) fn links() -> anyhow::Result<BTreeMap<String, Link>> {
     let addresses = socket
         .query(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP)
         .context("list the addresses")?;
+    let queues = socket
+        .query(RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()), NLM_F_DUMP)
+        .context("list the queues")?;
+    let rates: BTreeMap<u32, u64> = queues
+        .into_iter()
+        .filter_map(|message| match message {
+            RouteNetlinkMessage::NewQueueDiscipline(message) => Bandwidth::rate_of(&message),
+            _ => None,
+        })
+        .collect();
     let mut by_index = BTreeMap::<u32, Vec<(Ipv4Addr, u8)>>::new();
     for message in addresses {
         if let RouteNetlinkMessage::NewAddress(message) = message {
@@ -48,7 +62,11 @@ pub(crate) fn links() -> anyhow::Result<BTreeMap<String, Link>> {
         }
     }
     let links = links.into_iter().filter_map(|message| match message {
-        RouteNetlinkMessage::NewLink(message) => link(&message, &mut by_index),
+        RouteNetlinkMessage::NewLink(message) => {
+            let index = message.header.index;
+            let addresses = by_index.remove(&index).unwrap_or_default();
+            link(&message, addresses, rates.get(&index).copied())
+        }
         _ => None,
     });
     Ok(links.collect())
@@ -56,7 +74,8 @@ pub(crate) fn links() -> anyhow::Result<BTreeMap<String, Link>> {
 
 fn link(
     message: &LinkMessage,
-    addresses: &mut BTreeMap<u32, Vec<(Ipv4Addr, u8)>>,
+    addresses: Vec<(Ipv4Addr, u8)>,
+    rate: Option<u64>,
 ) -> Option<(String, Link)> {
     let index = message.header.index;
     let mut name = None;
@@ -65,7 +84,8 @@ fn link(
         is_bridge: false,
         is_up: message.header.flags.contains(LinkFlags::Up),
         controller: None,
-        addresses: addresses.remove(&index).unwrap_or_default(),
+        rate,
+        addresses,
     };
     for attribute in &message.attributes {
         match attribute {

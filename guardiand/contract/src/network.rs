@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::garden::{NetIn, NetOutRule};
+use crate::garden::{BandwidthLimits, NetIn, NetOutRule, is_zero};
 
 /// Property: the container's address. Without it a container has no network.
 pub const CONTAINER_IP: &str = "garden.network.container-ip";
@@ -20,6 +20,8 @@ pub const EXTERNAL_IP: &str = "garden.network.external-ip";
 pub const MAPPED_PORTS: &str = "garden.network.mapped-ports";
 /// Property: the interface's name inside the container.
 pub const INTERFACE: &str = "garden.network.interface";
+/// Property: JSON of [`BandwidthLimits`], as they are enforced.
+pub const BANDWIDTH: &str = "garden.network.bandwidth";
 
 /// What `up` reads.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -44,6 +46,9 @@ pub struct Up {
     /// counts instead of the pid's. Ours; gdn's plugins ignore it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub namespace: String,
+    /// How much may pass in each direction. Ours; gdn never hands it to its plugins.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub bandwidth: BandwidthLimits,
 }
 
 /// What `up` prints; printing nothing at all is allowed.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
-use guardian_contract::garden::{ContainerSpec, NetIn, NetOutRule, PortMapping};
+use guardian_contract::garden::{BandwidthLimits, ContainerSpec, NetIn, NetOutRule, PortMapping};
 use guardian_contract::network::{
     self, CONTAINER_IP, CONTAINER_IPV6, EXTERNAL_IP, HOST_IP, MAPPED_PORTS, NetInRequest,
     NetOutRequest, Resolver, Up, UpAnswer,
@@ -28,6 +28,7 @@ impl Guardian {
             netin: spec.netin.clone(),
             network: spec.network.clone(),
             namespace: String::new(),
+            bandwidth: spec.limits.bandwidth.clone(),
         };
         let answer = self.settings.network.up(container.handle(), &up).await?;
         container.properties.change(|map| {
@@ -109,6 +110,11 @@ impl Guardian {
         let ip = container_ip(container)?;
         self.settings.network.bulk_net_out(container.handle(), ip, rules).await
     }
+}
+
+/// Parses what the network plugin says it enforces; anything else is no limit.
+pub(crate) fn parse_bandwidth(text: &str) -> BandwidthLimits {
+    serde_json::from_str(text).unwrap_or_default()
 }
 
 /// Parses a mapped-ports property; anything else is no ports.

@@ -166,6 +166,12 @@ fn in_links(
                 note(Problem::Missing, "address", text, owner);
             }
         }
+        if let (Some(limit), Some(link)) = (lease.bandwidth, links.get(&lease.host_interface))
+            && link.rate != Some(limit.rate)
+        {
+            let text = format!("{} lets more or less pass than it should", lease.host_interface);
+            note(Problem::Different, "link", text, Some(&lease.handle));
+        }
         if let (Some(bridge), Some(link)) = (&lease.bridge, links.get(&lease.host_interface))
             && let Some(index) = links.get(bridge).map(|bridge| bridge.index)
             && link.controller != Some(index)
@@ -193,6 +199,7 @@ impl Owners {
                 lease.place.address.to_string(),
                 lease.host_interface.clone(),
                 network.names.chain(&lease.handle),
+                network.names.limit(&lease.handle),
             ];
             words.extend(own.into_iter().map(|word| (word, Some(lease.handle.clone()))));
         }

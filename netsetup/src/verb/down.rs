@@ -124,6 +124,7 @@ pub(super) fn finish_all(network: &Network, state: &mut State) -> anyhow::Result
 fn leave(network: &Network, state: &mut State, lease: Lease) -> anyhow::Result<()> {
     let is_quick = lease.mappings.is_empty()
         && lease.outbound.is_empty()
+        && lease.bandwidth.is_none()
         && lease.bridge.is_none()
         && link::index(&lease.host_interface).is_none();
     if is_quick || network.settings.wait || lease.stage == Stage::Going {

@@ -44,7 +44,7 @@ pub(super) fn lease(lease: &Lease, json: bool) -> anyhow::Result<Answer> {
     Ok(Answer::Text(format!(
         "handle          {}\nstate           {}\naddress         {}\nsubnet          {}\n\
          gateway         {}\nexternal ip     {}\nmtu             {}\nlink on host    {}\n\
-         link inside     {}\nbridge          {bridge}\nports           {}\noutbound rules  {}\n",
+         link inside     {}\nbridge          {bridge}\nports           {}\nbandwidth       {}\noutbound rules  {}\n",
         lease.handle,
         if lease.stage == Stage::Up { "up" } else { "unfinished" },
         lease.place.address,
@@ -55,6 +55,7 @@ pub(super) fn lease(lease: &Lease, json: bool) -> anyhow::Result<Answer> {
         lease.host_interface,
         lease.container_interface,
         ports(lease),
+        bandwidth(lease),
         outbound(lease),
     )))
 }
@@ -80,4 +81,11 @@ fn outbound(lease: &Lease) -> String {
     let rules: Vec<String> =
         lease.outbound.iter().map(|rule| serde_json::json!(rule).to_string()).collect();
     if rules.is_empty() { "none".into() } else { rules.join("\n                ") }
+}
+
+fn bandwidth(lease: &Lease) -> String {
+    match lease.bandwidth {
+        None => "unlimited".into(),
+        Some(limit) => format!("{} bytes/s, burst {} bytes", limit.rate, limit.burst),
+    }
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{Network, down, net_in, show};
 use crate::address::Request;
+use crate::bandwidth::Bandwidth;
 use crate::cli::Form;
 use crate::connection;
 use crate::conntrack;
@@ -149,6 +150,7 @@ fn take(
         container_interface: CONTAINER_INTERFACE.to_owned(),
         bridge: is_shared.then(|| network.names.bridge(place.subnet)),
         mappings,
+        bandwidth: Bandwidth::asked(&request.bandwidth),
         outbound: Vec::new(),
     })
 }

@@ -8,7 +8,7 @@ use guardian_tests::daemon::{Daemon, Options};
 use crate::{can_run, code, ctl, options, stderr, with_each_runtime};
 
 /// Sends a request as it is and returns the whole answer.
-fn raw(daemon: &Daemon, method: &str, path: &str, body: &str) -> String {
+pub(crate) fn raw(daemon: &Daemon, method: &str, path: &str, body: &str) -> String {
     let mut stream = UnixStream::connect(daemon.socket()).unwrap();
     let length = body.len();
     let head = format!(

@@ -2,8 +2,9 @@
 
 use guardian_tests::daemon::{Daemon, Options};
 use guardian_tests::host;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::failure::raw;
 use crate::{can_run, options, with_each_runtime};
 
 #[test]
@@ -56,5 +57,28 @@ fn a_restart_brings_back_rules_that_somebody_flushed() {
         daemon.kill().unwrap();
         daemon.up().unwrap();
         assert_eq!(daemon.netns().unwrap().rules().unwrap(), before);
+    });
+}
+
+fn request(daemon: &Daemon, method: &str, path: &str, body: &str) -> Value {
+    let answer = raw(daemon, method, path, body);
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+#[test]
+fn the_bandwidth_limit_reported_is_the_one_enforced() {
+    with_each_runtime("bandwidth limit", |daemon| {
+        let (limited, free) = (daemon.handle("limited"), daemon.handle("free"));
+        let limits = json!({"bandwidth_limits": {"rate": 1_000_000, "burst": 1000}});
+        let spec = json!({"handle": limited, "limits": limits});
+        request(daemon, "POST", "/containers", &spec.to_string());
+        daemon.ctl(&["create", "--handle", &free]).unwrap();
+        let read = |handle: &str| {
+            request(daemon, "GET", &format!("/containers/{handle}/limits/bandwidth"), "")
+        };
+        assert_eq!(read(&limited), json!({"rate": 1_000_000, "burst": 65536}));
+        assert_eq!(read(&free), json!({}));
+        let rules = daemon.netns().unwrap().rules().unwrap();
+        assert_eq!(rules.matches("rate over").count(), 1, "{rules}");
     });
 }

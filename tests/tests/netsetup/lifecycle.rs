@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -163,24 +163,36 @@ fn foreign_rules_are_not_touched_and_a_foreign_flush_is_healed() {
 
 #[test]
 fn killed_at_any_moment_it_leaves_nothing_that_down_does_not_find() {
+    const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
     let Some(world) = World::new("netsetup: kill", &["--port-pool-size", "4"]) else { return };
+    world.run(&["--action", "setup"], &Value::Null).unwrap();
     let one = world.container();
-    let more = json!({"Pid": one.pid, "netin": [{}, {"host_port": 80, "container_port": 1}],
-                      "netout_rules": [{}]});
     let net_in = json!({"HostPort": 0, "ContainerPort": 2});
     let net_out = json!({"container_ip": "", "netout_rule": {"protocol": 1}});
+    let end = Instant::now() + Duration::from_secs(60);
+    let mut random = SEED;
     for round in 0..200_u64 {
-        let victim = ["up", "net-in", "net-out", "down"][usize::try_from(round % 4).unwrap()];
+        assert!(Instant::now() < end, "only {round} rounds in a minute");
+        // xorshift64: any moment, but the same ones in every run.
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let victim = ["up", "net-in", "net-out", "down"][usize::try_from(random % 4).unwrap()];
+        let network = ["", "10.9.0.0/24"][usize::try_from(random >> 8 & 1).unwrap()];
+        let up = json!({"Pid": one.pid, "network": network, "netout_rules": [{}],
+                        "netin": [{}, {"host_port": 80, "container_port": 1}],
+                        "bandwidth": {"rate": 1_000_000_000}});
+        // The whole life of the program, and a little more.
+        let moment = Duration::from_micros((random >> 16) % 20_000);
         for (action, request) in
-            [("up", &more), ("net-in", &net_in), ("net-out", &net_out), ("down", &Value::Null)]
+            [("up", &up), ("net-in", &net_in), ("net-out", &net_out), ("down", &Value::Null)]
         {
             let mut child =
                 world.command(&["--action", action, "--handle", "one"]).spawn().unwrap();
             if action == victim {
                 use std::io::Write;
                 let _ = child.stdin.take().unwrap().write_all(request.to_string().as_bytes());
-                // Spread over the whole life of the program, by a step that is no divisor of it.
-                std::thread::sleep(Duration::from_micros(500 + round * 619 % 12_000));
+                std::thread::sleep(moment);
                 child.kill().unwrap();
                 child.wait().unwrap();
                 break;
@@ -188,8 +200,13 @@ fn killed_at_any_moment_it_leaves_nothing_that_down_does_not_find() {
             finish(child, request).unwrap();
         }
         world.down("one");
-        assert_eq!(world.leftovers(), NOTHING, "round {round}, {victim} was killed");
+        let told = format!("round {round}, {victim} was killed after {moment:?}");
+        assert_eq!(world.leftovers(), NOTHING, "{told}");
+        if round % 10 == 0 {
+            assert_eq!(world.check(), NOTHING, "{told}");
+        }
     }
+    assert_eq!(world.check(), NOTHING);
     // No port and no subnet has been lost on the way.
     let more = json!({"Pid": one.pid, "netin": [{}, {}, {}, {}]});
     let answer = world.act("up", "one", more).unwrap();

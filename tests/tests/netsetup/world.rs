@@ -208,7 +208,9 @@ impl World {
         let links = links.lines().map(|line| line.split([' ', '@']).next().unwrap());
         let links = links.filter(|name| !["lo", "out0"].contains(name)).map(str::to_owned);
         let rules = self.on_host("nft list ruleset");
-        let rules = rules.lines().filter(|l| l.contains("elements") || l.contains("chain out-"));
+        let rules = rules.lines().filter(|l| {
+            ["elements", "chain out-", "limit up-"].iter().any(|word| l.contains(word))
+        });
         let leases = self.run(&["list", "--json"], &Value::Null).unwrap();
         let leases = leases.as_array().unwrap().iter().map(Value::to_string);
         links.chain(rules.map(str::to_owned)).chain(leases).collect()
