@@ -104,10 +104,20 @@ fn a_foreign_link_with_the_bridge_s_name_is_left_alone() {
 #[test]
 fn without_nft_one_sentence_says_so() {
     let Some(world) = World::new("netsetup: no nft", &[]) else { return };
+    world.run(&["--action", "setup"], &Value::Null).unwrap();
+    world.on_host("nft flush ruleset");
     let one = world.container();
-    let mut command = world.command(&["--action", "up", "--handle", "one"]);
-    let child = command.env("PATH", "/nonexistent").stderr(Stdio::null());
-    let (kind, message) = finish(child.spawn().unwrap(), &json!({"Pid": one.pid})).unwrap_err();
-    assert_eq!(kind, "unsupported");
-    assert!(message.contains("the program nft (nftables) is not on PATH"), "{message}");
+    let without = |arguments: &[&str], request: Value| {
+        let mut command = world.command(arguments);
+        let child = command.env("PATH", "/nonexistent").stderr(Stdio::null());
+        let (kind, message) = finish(child.spawn().unwrap(), &request).unwrap_err();
+        assert_eq!(kind, "unsupported");
+        assert!(message.contains("the program nft (nftables) is not on PATH"), "{message}");
+    };
+    without(&["--action", "up", "--handle", "one"], json!({"Pid": one.pid}));
+    without(&["reapply"], Value::Null);
+    world.run(&["reapply"], &Value::Null).unwrap();
+    without(&["check"], Value::Null);
+    without(&["--action", "setup"], Value::Null);
+    assert_eq!(world.leftovers(), Vec::<String>::new());
 }
