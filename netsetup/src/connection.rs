@@ -37,6 +37,10 @@ pub(crate) fn make(lease: &Lease, netns: &Netns) -> anyhow::Result<()> {
     if bridge.is_none() {
         links.add_address(&lease.host_interface, gateway, subnet)?;
     }
+    // The first on a bridge brings the bridge's; that the next one finds it there is as well.
+    if let Some(place) = lease.place6() {
+        links.ensure_address6(lease.gateway_interface(), place.gateway, place.prefix)?;
+    }
     netns
         .inside(|| connect_inside(lease, gateway))
         .with_context(|| format!("connect the inside of {}", lease.handle))?;
@@ -52,7 +56,13 @@ fn connect_inside(lease: &Lease, gateway: Ipv4Addr) -> anyhow::Result<()> {
     links.set_up("lo")?;
     links.set_up(&lease.container_interface)?;
     links.add_address(&lease.container_interface, lease.place.address, lease.place.subnet)?;
-    links.add_default_route(gateway)
+    links.add_default_route(gateway.into())?;
+    let Some(place) = lease.place6() else { return Ok(()) };
+    // Whoever shares a bridge with the container must not tell it where to send its packets.
+    let path = format!("/proc/sys/net/ipv6/conf/{}/accept_ra", lease.container_interface);
+    std::fs::write(&path, "0").with_context(|| format!("write 0 to {path}"))?;
+    links.ensure_address6(&lease.container_interface, place.address, place.prefix)?;
+    links.add_default_route(place.gateway.into())
 }
 
 /// Returns the index of the subnet's bridge, made when this is its first container.
@@ -83,5 +93,11 @@ pub(crate) fn mend(lease: &Lease) -> anyhow::Result<()> {
             links.attach(index, bridge)?;
         }
     }
-    links.set_up(&lease.host_interface)
+    links.set_up(&lease.host_interface)?;
+    match lease.place6() {
+        Some(place) => {
+            links.ensure_address6(lease.gateway_interface(), place.gateway, place.prefix)
+        }
+        None => Ok(()),
+    }
 }

@@ -3,13 +3,13 @@
 //! that has gone would lead to the next one with its address.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Context;
 use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
-use nix::libc::{AF_INET, IPPROTO_UDP};
+use nix::libc::{AF_INET, AF_INET6, IPPROTO_UDP};
 
 use crate::netlink::Socket;
 
@@ -19,8 +19,8 @@ struct Filter {
     tuple: Tuple,
     /// The parts of the tuple that count: `CTA_FILTER_F_…`.
     flags: u32,
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+    source: IpAddr,
+    destination: IpAddr,
     destination_port: u16,
 }
 
@@ -39,7 +39,7 @@ const PROTO_NUM: u32 = 1 << 3;
 const PROTO_DST_PORT: u32 = 1 << 5;
 
 /// Forgets all connections from `address`, and all that led to it, translated or not.
-pub(crate) fn forget_address(address: Ipv4Addr) -> anyhow::Result<()> {
+pub(crate) fn forget_address(address: IpAddr) -> anyhow::Result<()> {
     let filter = |tuple| Filter { tuple, flags: IP_SRC, ..Filter::any(address) };
     delete([filter(Tuple::Original), filter(Tuple::Reply)])
         .with_context(|| format!("forget the connections of {address}"))
@@ -52,7 +52,8 @@ pub(crate) fn forget_datagrams(
     ports: impl Iterator<Item = u16>,
 ) -> anyhow::Result<()> {
     let flags = IP_DST | PROTO_NUM | PROTO_DST_PORT;
-    let filter = |destination_port| Filter { destination_port, flags, ..Filter::any(address) };
+    let filter =
+        |destination_port| Filter { destination_port, flags, ..Filter::any(address.into()) };
     delete(ports.map(filter))
         .with_context(|| format!("forget the datagrams to mapped ports of {address}"))
 }
@@ -78,7 +79,7 @@ fn unsupported(error: io::Error) -> anyhow::Error {
 }
 
 impl Filter {
-    fn any(address: Ipv4Addr) -> Self {
+    fn any(address: IpAddr) -> Self {
         let (source, destination) = (address, address);
         Self { tuple: Tuple::Original, flags: 0, source, destination, destination_port: 0 }
     }
@@ -90,8 +91,14 @@ impl Filter {
         const NLA_F_NESTED: u16 = 1 << 15;
         const VERSION_THAT_HEEDS_THE_FAMILY: u8 = 1;
         let udp = u8::try_from(IPPROTO_UDP).unwrap_or_default();
-        let ip = [attribute(1, &self.source.octets()), attribute(2, &self.destination.octets())]
-            .concat();
+        let ip = |place: u16, address: IpAddr| match address {
+            IpAddr::V4(address) => attribute(place, &address.octets()),
+            // CTA_IP_V6_SRC and CTA_IP_V6_DST follow those of IPv4.
+            IpAddr::V6(address) => attribute(place + 2, &address.octets()),
+        };
+        let ip = [ip(1, self.source), ip(2, self.destination)].concat();
+        let family = if self.source.is_ipv4() { AF_INET } else { AF_INET6 };
+        let family = u8::try_from(family).unwrap_or_default();
         let protocol =
             [attribute(1, &[udp]), attribute(3, &self.destination_port.to_be_bytes())].concat();
         let tuple = [
@@ -100,7 +107,6 @@ impl Filter {
         ]
         .concat();
         let flags = attribute(self.tuple as u16, &self.flags.to_ne_bytes());
-        let family = u8::try_from(AF_INET).unwrap_or_default();
         [
             vec![family, VERSION_THAT_HEEDS_THE_FAMILY, 0, 0],
             attribute(self.tuple as u16 | NLA_F_NESTED, &tuple),
@@ -140,6 +146,6 @@ impl NetlinkDeserializable for Filter {
 
     /// Nothing but an acknowledgement ever comes back.
     fn deserialize(_: &NetlinkHeader, _: &[u8]) -> Result<Self, Self::Error> {
-        Ok(Self::any(Ipv4Addr::UNSPECIFIED))
+        Ok(Self::any(Ipv4Addr::UNSPECIFIED.into()))
     }
 }

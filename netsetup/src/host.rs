@@ -18,7 +18,8 @@ use crate::policy::Policy;
 use crate::ruleset::Script;
 use crate::state::State;
 
-const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+const FORWARD: &str = "net.ipv4.ip_forward";
+const FORWARD6: &str = "net.ipv6.conf.all.forwarding";
 
 /// What containers need to know of the host.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -48,7 +49,7 @@ pub(crate) fn set_up(settings: &Settings, names: &Names, state: &State) -> anyho
 
 /// Makes the kernel's rules what the policy and the leases say, whatever they were before.
 pub(crate) fn apply(policy: &Policy, names: &Names, state: &State) -> anyhow::Result<()> {
-    allow_forwarding()?;
+    allow_forwarding(policy)?;
     let script = whole(policy, names, &state.leases.all()?)?;
     nft::run(script.text(), state.lock()).context("make our nftables table")
 }
@@ -61,7 +62,7 @@ pub(crate) fn whole(policy: &Policy, names: &Names, leases: &[Lease]) -> anyhow:
         if lease.bridge.is_some() {
             script.hairpin(lease);
         }
-        script.container(lease, &translate(&lease.outbound)?);
+        script.container(lease, &translate(&lease.outbound, lease.ipv6_pool.is_some())?);
     }
     Ok(script)
 }
@@ -82,11 +83,23 @@ pub(crate) fn policy(state: &State) -> anyhow::Result<Policy> {
     Ok(record.ok_or_else(missing)?.policy)
 }
 
-/// Tells whether the kernel forwards packets.
-pub(crate) fn is_forwarding() -> anyhow::Result<bool> {
-    let present =
-        std::fs::read_to_string(IP_FORWARD).with_context(|| format!("read {IP_FORWARD}"))?;
-    Ok(present.trim() == "1")
+/// Returns the settings of the kernel that keep it from forwarding containers' packets.
+pub(crate) fn not_forwarding(policy: &Policy) -> anyhow::Result<Vec<&'static str>> {
+    let mut settings = vec![FORWARD];
+    settings.extend(policy.ipv6_pool.map(|_| FORWARD6));
+    let mut found = Vec::new();
+    for setting in settings {
+        let path = path_of(setting);
+        let present = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        if present.trim() != "1" {
+            found.push(setting);
+        }
+    }
+    Ok(found)
+}
+
+fn path_of(setting: &str) -> String {
+    format!("/proc/sys/{}", setting.replace('.', "/"))
 }
 
 /// Returns what [`set_up`] found out, setting up first where that was never done.
@@ -144,10 +157,11 @@ fn outbound_address() -> Ipv4Addr {
     }
 }
 
-/// Writes only what differs, because /proc/sys may be read-only where we run.
-fn allow_forwarding() -> anyhow::Result<()> {
-    if is_forwarding()? {
-        return Ok(());
+/// Writes only what differs, because /proc/sys may be read-only where we run. A host that forwards
+/// IPv6 no longer takes its own address from a router (accept_ra), so that is never done unasked.
+fn allow_forwarding(policy: &Policy) -> anyhow::Result<()> {
+    for setting in not_forwarding(policy)? {
+        std::fs::write(path_of(setting), "1").with_context(|| format!("set {setting} to 1"))?;
     }
-    std::fs::write(IP_FORWARD, "1").with_context(|| format!("write 1 to {IP_FORWARD}"))
+    Ok(())
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::Place;
 use crate::bandwidth::Bandwidth;
 use crate::name::short;
+use crate::subnet6::{Place6, Subnet6};
 
 /// A host port that leads into the container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +67,9 @@ pub(crate) struct Lease {
     /// The port mappings, in the order they were made.
     #[serde(default)]
     pub(crate) mappings: Vec<Mapping>,
+    /// Where its IPv6 address comes from, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ipv6_pool: Option<Subnet6>,
     /// How much may pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) bandwidth: Option<Bandwidth>,
@@ -78,6 +82,11 @@ impl Lease {
     /// Returns the interface that routes to the container.
     pub(crate) fn gateway_interface(&self) -> &str {
         self.bridge.as_deref().unwrap_or(&self.host_interface)
+    }
+
+    /// Returns the container's IPv6 place, if it has one.
+    pub(crate) fn place6(&self) -> Option<Place6> {
+        self.ipv6_pool.map(|pool| pool.beside(self.place))
     }
 
     /// Returns the properties `up` answers with: Garden's, and gdn's own where we have the thing.
@@ -96,6 +105,8 @@ impl Lease {
             ("kawasaki.mtu", self.mtu.to_string()),
         ];
         properties.extend(self.bridge.clone().map(|name| ("kawasaki.bridge-interface", name)));
+        let ipv6 = self.place6().map(|place| (network::CONTAINER_IPV6, place.address.to_string()));
+        properties.extend(ipv6);
         properties
             .extend(self.bandwidth.map(|limit| {
                 (network::BANDWIDTH, serde_json::json!(limit.reported()).to_string())

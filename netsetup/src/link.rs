@@ -1,12 +1,12 @@
 //! Links, addresses and routes of the network namespace that the socket was opened in.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use anyhow::Context;
 use guardian_contract::fault::Fault;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
     Stats64,
@@ -171,12 +171,7 @@ impl Links {
         address: Ipv4Addr,
         subnet: Subnet,
     ) -> anyhow::Result<()> {
-        match self.add_address(name, address, subnet) {
-            Err(error) if error.downcast_ref().is_some_and(|error| is(error, Errno::EEXIST)) => {
-                Ok(())
-            }
-            done => done,
-        }
+        content(self.add_address(name, address, subnet))
     }
 
     /// Limits what the link `name` passes on to its peer.
@@ -203,15 +198,37 @@ impl Links {
             .with_context(|| format!("attach link number {index} to link number {bridge}"))
     }
 
+    /// Gives the link `name` this IPv6 address, at once: nobody else can have it, so nobody is
+    /// asked (RFC 4862, 5.4). Content when the link has it.
+    pub(crate) fn ensure_address6(
+        &mut self,
+        name: &str,
+        address: Ipv6Addr,
+        prefix: u8,
+    ) -> anyhow::Result<()> {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet6;
+        message.header.prefix_len = prefix;
+        message.header.flags = AddressHeaderFlags::Nodad;
+        message.header.index = index_of(name)?;
+        message.attributes.push(AddressAttribute::Local(address.into()));
+        let added = self.0.change(RouteNetlinkMessage::NewAddress(message), NEW);
+        content(added.with_context(|| format!("give {address} to {name}")))
+    }
+
     /// Sends everything without a better route to `gateway`.
-    pub(crate) fn add_default_route(&mut self, gateway: Ipv4Addr) -> anyhow::Result<()> {
+    pub(crate) fn add_default_route(&mut self, gateway: IpAddr) -> anyhow::Result<()> {
+        let (family, address) = match gateway {
+            IpAddr::V4(gateway) => (AddressFamily::Inet, RouteAddress::Inet(gateway)),
+            IpAddr::V6(gateway) => (AddressFamily::Inet6, RouteAddress::Inet6(gateway)),
+        };
         let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
+        message.header.address_family = family;
         message.header.table = netlink_packet_route::route::RouteHeader::RT_TABLE_MAIN;
         message.header.protocol = RouteProtocol::Boot;
         message.header.scope = RouteScope::Universe;
         message.header.kind = RouteType::Unicast;
-        message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
+        message.attributes.push(RouteAttribute::Gateway(address));
         self.0
             .change(RouteNetlinkMessage::NewRoute(message), NEW)
             .with_context(|| format!("route to {gateway}"))
@@ -286,6 +303,14 @@ fn link_up(name: &str) -> LinkMessage {
     link.header.change_mask = LinkFlags::Up;
     link.attributes.push(LinkAttribute::IfName(name.to_owned()));
     link
+}
+
+/// What is there already need not be made.
+fn content(done: anyhow::Result<()>) -> anyhow::Result<()> {
+    match done {
+        Err(error) if error.downcast_ref().is_some_and(|error| is(error, Errno::EEXIST)) => Ok(()),
+        done => done,
+    }
 }
 
 fn is(error: &std::io::Error, errno: Errno) -> bool {

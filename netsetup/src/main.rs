@@ -20,6 +20,7 @@ mod resolver;
 mod ruleset;
 mod state;
 mod subnet;
+mod subnet6;
 mod survey;
 mod verb;
 

@@ -26,7 +26,13 @@ pub(crate) fn write(depot: &Path, settings: &Settings, lease: &Lease) -> anyhow:
         ..Resolver::default()
     };
     let address = lease.place.address.to_string();
-    let hosts = hosts(lease.handle.hostname(), &address, None, &settings.additional_host_entries);
+    let ipv6 = lease.place6().map(|place| place.address.to_string());
+    let hosts = hosts(
+        lease.handle.hostname(),
+        &address,
+        ipv6.as_deref(),
+        &settings.additional_host_entries,
+    );
     write_in_place(&bundle.hosts(), &hosts)?;
     write_in_place(&bundle.resolv_conf(), &resolver.text())
 }

@@ -9,13 +9,13 @@
 //! be absent is therefore added first, in the same transaction.
 
 use std::fmt::Write;
-use std::net::IpAddr;
 
 use crate::bandwidth::Bandwidth;
 use crate::lease::{Lease, Mapping};
 use crate::name::Names;
 use crate::net_out_rule::Translated;
-use crate::policy::Policy;
+use crate::policy::{Network, Policy};
+use crate::subnet6::Place6;
 
 const PROTOCOLS: [&str; 2] = ["tcp", "udp"];
 
@@ -54,8 +54,10 @@ impl Script {
             "net_in { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }",
         );
         self.line("add map", "net_out { type ipv4_addr : verdict; }");
+        self.line("add map", "net_out6 { type ipv6_addr : verdict; }");
         self.line("add set", "hairpin { type ifname . ifname; }");
         self.line("add map", "upload { type ipv4_addr : limit; }");
+        self.line("add map", "upload6 { type ipv6_addr : limit; }");
         self.translation(policy);
         self.upload();
         self.toward_host(policy);
@@ -96,9 +98,7 @@ impl Script {
             return;
         }
         self.hairpin(lease);
-        for mapping in mappings {
-            self.line("add element", &net_in(lease, mapping));
-        }
+        self.line("add element", &net_in(lease, mappings));
     }
 
     /// Lets packets go back where they came from.
@@ -116,9 +116,9 @@ impl Script {
 
     /// Undoes [`Script::map`] for these mappings; there may be others.
     pub(crate) fn unmap(&mut self, lease: &Lease, mappings: &[Mapping]) {
-        for mapping in mappings {
-            self.line("add element", &net_in(lease, mapping));
-            self.line("delete element", &net_in(lease, mapping));
+        if !mappings.is_empty() {
+            self.line("add element", &net_in(lease, mappings));
+            self.line("delete element", &net_in(lease, mappings));
         }
     }
 
@@ -134,12 +134,18 @@ impl Script {
         if let Some(limit) = lease.bandwidth {
             self.limit_upload(lease, limit);
             self.line("delete element", &format!("upload {{ {} }}", lease.place.address));
+            if let Some(place) = lease.place6() {
+                self.line("delete element", &format!("upload6 {{ {} }}", place.address));
+            }
             self.line("delete limit", &self.names.limit(&lease.handle));
         }
         if !lease.outbound.is_empty() {
             let chain = self.names.chain(&lease.handle);
             self.outbound_chain(lease);
             self.line("delete element", &format!("net_out {{ {} }}", lease.place.address));
+            if let Some(place) = lease.place6() {
+                self.line("delete element", &format!("net_out6 {{ {} }}", place.address));
+            }
             self.line("flush chain", &chain);
             self.line("delete chain", &chain);
         }
@@ -151,6 +157,9 @@ impl Script {
         self.line("add chain", &chain);
         let address = lease.place.address;
         self.line("add element", &format!("net_out {{ {address} : jump {chain} }}"));
+        if let Some(Place6 { address, .. }) = lease.place6() {
+            self.line("add element", &format!("net_out6 {{ {address} : jump {chain} }}"));
+        }
     }
 
     /// Lets out what `matches` match, before all earlier rules are asked.
@@ -171,9 +180,11 @@ impl Script {
     /// look-up; what two containers of a bridge say to each other does not pass here.
     fn upload(&mut self) {
         let prefix = self.names.interface_prefix();
-        let rule = format!("iifname \"{prefix}*\" limit name ip saddr map @upload drop");
+        let rules = [("ip", "upload"), ("ip6", "upload6")].map(|(family, map)| {
+            format!("iifname \"{prefix}*\" limit name {family} saddr map @{map} drop")
+        });
         // Before connections are tracked: what is dropped should cost nothing more.
-        self.chain("limits", "type filter hook prerouting priority -350;", &[rule]);
+        self.chain("limits", "type filter hook prerouting priority -350;", &rules);
     }
 
     fn limit_upload(&mut self, lease: &Lease, limit: Bandwidth) {
@@ -183,6 +194,9 @@ impl Script {
         self.line("add limit", &format!("{name} {{ {over} }}"));
         let address = lease.place.address;
         self.line("add element", &format!("upload {{ {address} : \"{name}\" }}"));
+        if let Some(Place6 { address, .. }) = lease.place6() {
+            self.line("add element", &format!("upload6 {{ {address} : \"{name}\" }}"));
+        }
     }
 
     fn translation(&mut self, policy: &Policy) {
@@ -191,7 +205,7 @@ impl Script {
         let mapped = "dnat ip to ip daddr . meta l4proto . th dport map @net_in";
         self.chain("prerouting", "type nat hook prerouting priority dstnat;", &[mapped.into()]);
         self.chain("output", "type nat hook output priority -100;", &[mapped.into()]);
-        let rules = [
+        let mut rules = vec![
             // Back out of the interface it came from: the answer must come through us, not
             // straight from one container of a bridge to the other, or from a container to itself.
             "ct status dnat iifname . oifname @hairpin masquerade".to_owned(),
@@ -200,18 +214,25 @@ impl Script {
             // The same for subnets out of the pool; before Linux 5.7 this matches nothing.
             format!("iifname \"{prefix}*\" masquerade"),
         ];
+        if let Some(pool) = policy.ipv6_pool {
+            rules.push(format!("ip6 saddr {pool} ip6 daddr != {pool} masquerade"));
+        }
         self.chain("postrouting", "type nat hook postrouting priority srcnat;", &rules);
     }
 
     fn toward_host(&mut self, policy: &Policy) {
         let prefix = self.names.interface_prefix();
         let mut rules = vec![SPOOFED.to_owned(), ESTABLISHED.to_owned()];
+        if policy.ipv6_pool.is_some() {
+            // Without these no neighbour learns of the other; routers are nobody's business here.
+            let kinds = "nd-neighbor-solicit, nd-neighbor-advert";
+            rules.push(format!("icmpv6 type {{ {kinds} }} accept"));
+        }
         for server in &policy.dns_servers {
-            if let IpAddr::V4(server) = server {
-                rules.push(format!(
-                    "ip daddr {server} meta l4proto {{ tcp, udp }} th dport 53 accept"
-                ));
-            }
+            let family = if server.is_ipv4() { "ip" } else { "ip6" };
+            rules.push(format!(
+                "{family} daddr {server} meta l4proto {{ tcp, udp }} th dport 53 accept"
+            ));
         }
         match policy.allow_host_access {
             true => rules.push("accept".into()),
@@ -228,15 +249,22 @@ impl Script {
     fn outbound(&mut self, policy: &Policy) {
         let prefix = self.names.interface_prefix();
         let mut rules = vec![
-            "meta nfproto ipv6 drop".to_owned(),
+            match policy.ipv6_pool {
+                None => "meta nfproto ipv6 drop".to_owned(),
+                Some(pool) => format!("ip6 saddr != {pool} drop"),
+            },
             SPOOFED.to_owned(),
             ESTABLISHED.to_owned(),
             // Containers of one bridge are free to talk. This sees their packets only where
             // br_netfilter is on, or when they come by way of a mapped port.
             "iifname . oifname @hairpin accept".to_owned(),
             "ip saddr vmap @net_out".to_owned(),
+            "ip6 saddr vmap @net_out6".to_owned(),
         ];
-        rules.extend(policy.deny_networks.iter().map(|net| format!("ip daddr {net} reject")));
+        rules.extend(policy.deny_networks.iter().map(|network| match network {
+            Network::V4(network) => format!("ip daddr {network} reject"),
+            Network::V6(network) => format!("ip6 daddr {network} reject"),
+        }));
         self.chain("outbound", "", &rules);
         let jump = format!("iifname \"{prefix}*\" jump outbound");
         self.chain("forward", "type filter hook forward priority filter;", &[jump]);
@@ -262,13 +290,16 @@ impl Script {
 const SPOOFED: &str = "fib saddr . iif oif missing drop";
 const ESTABLISHED: &str = "ct state established,related accept";
 
-fn net_in(lease: &Lease, mapping: &Mapping) -> String {
-    let Mapping { host_ip, host_port, container_port } = mapping;
+/// All mappings in one command, which costs nft a quarter less than a command for each.
+fn net_in(lease: &Lease, mappings: &[Mapping]) -> String {
     let address = lease.place.address;
-    let elements = PROTOCOLS.map(|protocol| {
-        format!("{host_ip} . {protocol} . {host_port} : {address} . {container_port}")
+    let elements = mappings.iter().flat_map(|mapping| {
+        let Mapping { host_ip, host_port, container_port } = mapping;
+        PROTOCOLS.map(|protocol| {
+            format!("{host_ip} . {protocol} . {host_port} : {address} . {container_port}")
+        })
     });
-    format!("net_in {{ {} }}", elements.join(", "))
+    format!("net_in {{ {} }}", elements.collect::<Vec<_>>().join(", "))
 }
 
 fn interface_pair(lease: &Lease) -> String {

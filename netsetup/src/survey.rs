@@ -1,7 +1,7 @@
-//! All links of the network namespace we are in, with their IPv4 addresses.
+//! All links of the network namespace we are in, with their addresses.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use anyhow::Context;
 use netlink_packet_core::NLM_F_DUMP;
@@ -28,7 +28,7 @@ pub(crate) struct Link {
     /// How many bytes a second it lets pass, when that is limited our way.
     pub(crate) rate: Option<u64>,
     /// Its addresses and their prefixes' lengths.
-    pub(crate) addresses: Vec<(Ipv4Addr, u8)>,
+    pub(crate) addresses: Vec<(IpAddr, u8)>,
 }
 
 /// Returns all links by name.
@@ -50,11 +50,13 @@ pub(crate) fn links() -> anyhow::Result<BTreeMap<String, Link>> {
             _ => None,
         })
         .collect();
-    let mut by_index = BTreeMap::<u32, Vec<(Ipv4Addr, u8)>>::new();
+    let mut by_index = BTreeMap::<u32, Vec<(IpAddr, u8)>>::new();
     for message in addresses {
         if let RouteNetlinkMessage::NewAddress(message) = message {
+            // On a link that is no tunnel an IPv6 address has only the other attribute.
             let local = message.attributes.iter().find_map(|attribute| match attribute {
-                AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+                AddressAttribute::Local(address) => Some(*address),
+                AddressAttribute::Address(address) if address.is_ipv6() => Some(*address),
                 _ => None,
             });
             let holder = by_index.entry(message.header.index).or_default();
@@ -74,7 +76,7 @@ pub(crate) fn links() -> anyhow::Result<BTreeMap<String, Link>> {
 
 fn link(
     message: &LinkMessage,
-    addresses: Vec<(Ipv4Addr, u8)>,
+    addresses: Vec<(IpAddr, u8)>,
     rate: Option<u64>,
 ) -> Option<(String, Link)> {
     let index = message.header.index;

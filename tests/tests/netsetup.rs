@@ -11,6 +11,8 @@ mod world;
 mod by_hand;
 #[path = "netsetup/conntrack.rs"]
 mod conntrack;
+#[path = "netsetup/ipv6.rs"]
+mod ipv6;
 #[path = "netsetup/lifecycle.rs"]
 mod lifecycle;
 #[path = "netsetup/mapping.rs"]

@@ -73,13 +73,10 @@ fn differences(
     let leases = state.leases.all()?;
     let owners = Owners::of(network, &leases);
     let mut all = Vec::new();
-    if !host::is_forwarding()? {
-        all.push(Difference {
-            problem: Problem::Different,
-            object: "setting",
-            name: "net.ipv4.ip_forward is not 1".into(),
-            handle: None,
-        });
+    for setting in host::not_forwarding(policy)? {
+        let name = format!("{setting} is not 1");
+        let (problem, object) = (Problem::Different, "setting");
+        all.push(Difference { problem, object, name, handle: None });
     }
     all.extend(in_table(network, state, policy, &leases, &owners)?);
     all.extend(in_links(network, &leases, &owners)?);
@@ -160,8 +157,10 @@ fn in_links(
             if owner.is_none() && !link.is_bridge {
                 note(Problem::Different, "link", format!("{name} is no bridge"), owner);
             }
-            let address = (subnet.gateway(), subnet.prefix());
-            if name == gateway && !link.addresses.contains(&address) {
+            let mut addresses = vec![(subnet.gateway().into(), subnet.prefix())];
+            addresses.extend(lease.place6().map(|place| (place.gateway.into(), place.prefix)));
+            addresses.retain(|address| name == gateway && !link.addresses.contains(address));
+            for address in addresses {
                 let text = format!("{}/{} on {name}", address.0, address.1);
                 note(Problem::Missing, "address", text, owner);
             }
@@ -197,6 +196,7 @@ impl Owners {
         for lease in leases {
             let own = [
                 lease.place.address.to_string(),
+                lease.place6().map(|place| place.address.to_string()).unwrap_or_default(),
                 lease.host_interface.clone(),
                 network.names.chain(&lease.handle),
                 network.names.limit(&lease.handle),
@@ -219,8 +219,9 @@ impl Owners {
     }
 
     fn find(&self, text: &str) -> Option<Handle> {
-        let words = text.split([' ', ':', '"']);
-        words.filter_map(|word| self.0.get(word)).flatten().next().cloned()
+        let words = text.split([' ', '"']).map(|word| word.trim_end_matches(':'));
+        let mut words = words.filter(|word| !word.is_empty());
+        words.find_map(|word| self.0.get(word)?.clone())
     }
 }
 

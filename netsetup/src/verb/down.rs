@@ -156,8 +156,12 @@ fn spawn_reaper(network: &Network, handle: &Handle) -> std::io::Result<()> {
 fn take_apart(network: &Network, lease: &Lease, lock: &File) -> anyhow::Result<()> {
     let rules = remove_rules(network, lease, lock);
     let link = delete_link(&lease.host_interface);
-    let connections = conntrack::forget_address(lease.place.address);
-    [link, connections].into_iter().fold(rules, |before, next| match (before, next) {
+    let connections = conntrack::forget_address(lease.place.address.into());
+    let connections6 = match lease.place6() {
+        Some(place) => conntrack::forget_address(place.address.into()),
+        None => Ok(()),
+    };
+    [link, connections, connections6].into_iter().fold(rules, |before, next| match (before, next) {
         (Err(before), Err(next)) => Err(before.context(format!("{next:#}"))),
         (before, next) => before.and(next),
     })

@@ -25,9 +25,9 @@ pub(super) fn bulk(network: &Network, handle: &Handle) -> anyhow::Result<Answer>
 /// The rules are written down first: whoever is killed in between leaves a lease that says more
 /// than the kernel, which `check` tells and `reapply` and `down` put right.
 fn apply(network: &Network, handle: &Handle, rules: Vec<NetOutRule>) -> anyhow::Result<Answer> {
-    let translated = translate(&rules)?;
     let state = network.state()?;
     let before = network.lease(&state, handle)?;
+    let translated = translate(&rules, before.ipv6_pool.is_some())?;
     if rules.is_empty() {
         return Ok(Answer::Silent);
     }

@@ -44,7 +44,7 @@ pub(super) fn lease(lease: &Lease, json: bool) -> anyhow::Result<Answer> {
     Ok(Answer::Text(format!(
         "handle          {}\nstate           {}\naddress         {}\nsubnet          {}\n\
          gateway         {}\nexternal ip     {}\nmtu             {}\nlink on host    {}\n\
-         link inside     {}\nbridge          {bridge}\nports           {}\nbandwidth       {}\noutbound rules  {}\n",
+         link inside     {}\nbridge          {bridge}\nports           {}\nipv6 address    {}\nbandwidth       {}\noutbound rules  {}\n",
         lease.handle,
         if lease.stage == Stage::Up { "up" } else { "unfinished" },
         lease.place.address,
@@ -55,6 +55,7 @@ pub(super) fn lease(lease: &Lease, json: bool) -> anyhow::Result<Answer> {
         lease.host_interface,
         lease.container_interface,
         ports(lease),
+        lease.place6().map_or("none".into(), |place| place.address.to_string()),
         bandwidth(lease),
         outbound(lease),
     )))

@@ -45,7 +45,7 @@ pub(super) fn by_hand(
 
 fn connect(network: &Network, handle: &Handle, request: Up) -> anyhow::Result<Lease> {
     let wish = Request::parse(&request.network)?;
-    let rules = translate(&request.netout_rules)?;
+    let rules = translate(&request.netout_rules, network.settings.policy.ipv6_pool.is_some())?;
     let netns = namespace(&request)?;
     let mut state = network.state()?;
     let host = host::ready(&network.settings, &network.names, &state)?;
@@ -71,7 +71,7 @@ fn connect(network: &Network, handle: &Handle, request: Up) -> anyhow::Result<Le
 /// Goes through all of it but the doing, and returns what nft would be told.
 fn rehearse(network: &Network, handle: &Handle, request: &Up) -> anyhow::Result<Script> {
     let wish = Request::parse(&request.network)?;
-    let rules = translate(&request.netout_rules)?;
+    let rules = translate(&request.netout_rules, network.settings.policy.ipv6_pool.is_some())?;
     let netns = namespace(request)?;
     let mut state = network.state()?;
     let mut script = match nft::has_table(&network.names.table())? {
@@ -150,6 +150,7 @@ fn take(
         container_interface: CONTAINER_INTERFACE.to_owned(),
         bridge: is_shared.then(|| network.names.bridge(place.subnet)),
         mappings,
+        ipv6_pool: network.settings.policy.ipv6_pool,
         bandwidth: Bandwidth::asked(&request.bandwidth),
         outbound: Vec::new(),
     })

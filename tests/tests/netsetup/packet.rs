@@ -24,7 +24,8 @@ impl Responder {
     pub(crate) fn start(netns: &Path, addresses: &[&str], port: u16) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (tcp, udp) = inside(netns, || {
-            let tcp = TcpListener::bind(("0.0.0.0", port)).unwrap();
+            let any = if addresses[0].contains(':') { "::" } else { "0.0.0.0" };
+            let tcp = TcpListener::bind((any, port)).unwrap();
             tcp.set_nonblocking(true).unwrap();
             let udp = addresses.iter().map(|address| UdpSocket::bind((*address, port)).unwrap());
             (tcp, udp.collect::<Vec<_>>())
@@ -82,7 +83,8 @@ pub(crate) fn tcp(netns: &Path, address: &str, port: u16) -> Option<String> {
 
 /// Asks by UDP, and returns who the responder says asked.
 pub(crate) fn udp(netns: &Path, address: &str, port: u16) -> Option<String> {
-    udp_from(netns, "0.0.0.0", address, port)
+    let any = if address.contains(':') { "::" } else { "0.0.0.0" };
+    udp_from(netns, any, address, port)
 }
 
 /// Like [`udp`], with the source address chosen.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::packet::{Responder, ping, tcp};
-use super::world::{DENIED, HOST, OUTSIDE, World, eventually};
+use super::world::{DENIED, HOST, OUTSIDE, World, eventually, inside};
 
 const NOTHING: [String; 0] = [];
 
@@ -167,7 +167,7 @@ fn what_can_not_be_mended_is_told() {
     world.act("down", "three", Value::Null).unwrap();
     assert_eq!(world.check(), NOTHING);
     eventually("everything is gone", || world.leftovers() == NOTHING);
-    world.on_host("sysctl -q net.ipv4.ip_forward=0");
+    inside(&world.host(), || std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap());
     assert_eq!(world.check(), ["different setting net.ipv4.ip_forward is not 1 -"]);
     assert_eq!(world.reapply(), NOTHING);
 }
