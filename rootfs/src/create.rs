@@ -82,10 +82,11 @@ fn fill(
     show: &Show,
     limit: Limit,
 ) -> anyhow::Result<()> {
-    let mut info = Info::default();
+    let lower = found.layers.iter().rev().map(|layer| layer.chain_id.clone()).collect();
+    let mut info = Info { layers: lower, ..Info::default() };
+    image.rely_on(store, &info.layers)?;
     for (at, layer) in found.layers.iter().enumerate() {
         info.image_bytes += layer.ensure(store, &found.layers[..at], limit.room())?.size;
-        info.layers.insert(0, layer.chain_id.clone());
     }
     info.limit_bytes = limit.of_writes(info.image_bytes)?;
     if info.limit_bytes > 0 {

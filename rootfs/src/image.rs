@@ -2,7 +2,6 @@
 
 use std::fs::{File, Permissions};
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -14,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::owner::Owner;
 use crate::store::Store;
-use crate::{layer, overlay, remove};
+use crate::{held, layer, overlay, remove};
 
 /// What we must know of an image after it was made; its presence says that it was made whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +27,7 @@ pub(crate) struct Info {
     pub(crate) limit_bytes: u64,
 }
 
-/// An image's directory, held by a lock on the directory itself: no file is needed for it, and
-/// nobody can hold it after death.
+/// An image's directory, held by whoever makes or removes it.
 #[derive(Debug)]
 pub(crate) struct Image {
     path: PathBuf,
@@ -51,11 +49,11 @@ impl Image {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
                 Err(error) => return Err(error).with_context(|| format!("make image {id}")),
             };
-            let Some(held) = open(&path)? else { continue };
+            let Some(held) = held::open(&path)? else { continue };
             if held.try_lock().is_err() {
                 bail!(exists());
             }
-            if !is_still(&held, &path) {
+            if !held::is_still(&held, &path) {
                 continue;
             }
             let image = Self { path: path.clone(), _held: Some(held) };
@@ -76,17 +74,50 @@ impl Image {
     pub(crate) fn find(store: &Store, id: &Handle) -> anyhow::Result<Option<Self>> {
         let path = store.image(id);
         loop {
-            let Some(held) = open(&path)? else { return Ok(None) };
+            let Some(held) = held::open(&path)? else { return Ok(None) };
             held.lock().with_context(|| format!("lock {}", path.display()))?;
-            if is_still(&held, &path) {
+            if held::is_still(&held, &path) {
                 return Ok(Some(Self { path, _held: Some(held) }));
             }
         }
     }
 
+    /// Returns an image that nobody makes or removes just now.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub(crate) fn find_idle(store: &Store, id: &Handle) -> anyhow::Result<Option<Self>> {
+        let path = store.image(id);
+        let held = held::open(&path)?.filter(|held| held.try_lock().is_ok());
+        let held = held.filter(|held| held::is_still(held, &path));
+        Ok(held.map(|held| Self { path, _held: Some(held) }))
+    }
+
     /// Returns an image to look at, without a lock; there may be none.
     pub(crate) fn peek(store: &Store, id: &Handle) -> Self {
         Self { path: store.image(id), _held: None }
+    }
+
+    /// Says which layers the image is to lie on, before anybody looks for one of them: from here
+    /// on they are used, so that nobody collects what its creator has found or is making.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(crate) fn rely_on(&self, store: &Store, layers: &[String]) -> anyhow::Result<()> {
+        let _open = store.keep_gate_open()?;
+        replace_json(&self.path.join("layers.json"), &layers)
+    }
+
+    /// Returns the chain ids of the layers that the image lies on, or will; none for one whose
+    /// creator has only begun.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub(crate) fn layers(&self) -> anyhow::Result<Vec<String>> {
+        match read_json(&self.path.join("layers.json"))? {
+            Some(layers) => Ok(layers),
+            None => Ok(self.info()?.unwrap_or_default().layers),
+        }
     }
 
     /// Makes the directories that an overlay needs; the root of the upper one looks like the
@@ -195,41 +226,4 @@ pub(crate) fn delete_store(store: &Store) -> anyhow::Result<()> {
     let up = store.root().parent().context("the store is the root directory")?;
     let name = store.root().file_name().context("the store has no name")?;
     remove::tree(&layer::open_directory(up)?, name)
-}
-
-/// Removes what dead processes left in the trash; what a living one is removing is its own.
-///
-/// # Errors
-/// When something can't be removed.
-pub(crate) fn sweep(store: &Store) -> anyhow::Result<()> {
-    let path = store.trash();
-    let trash: OwnedFd = match open(&path)? {
-        Some(trash) => trash.into(),
-        None => return Ok(()),
-    };
-    for entry in std::fs::read_dir(&path).context("read the trash")? {
-        let name = entry.context("read the trash")?.file_name();
-        let Some(held) = open(&path.join(&name))? else { continue };
-        if held.try_lock().is_ok() {
-            remove::tree(&trash, &name)?;
-        }
-    }
-    Ok(())
-}
-
-fn open(path: &Path) -> anyhow::Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("open {}", path.display())),
-    }
-}
-
-/// Tells whether `path` still names what we have open: it may have been removed, and made again,
-/// while we waited for its lock.
-fn is_still(held: &File, path: &Path) -> bool {
-    match (held.metadata(), std::fs::metadata(path)) {
-        (Ok(held), Ok(named)) => (held.dev(), held.ino()) == (named.dev(), named.ino()),
-        _ => false,
-    }
 }

@@ -9,6 +9,8 @@
 
 #[path = "rootfs/bench.rs"]
 mod bench;
+#[path = "rootfs/clean.rs"]
+mod clean;
 #[path = "rootfs/container.rs"]
 mod container;
 #[path = "rootfs/layout.rs"]
