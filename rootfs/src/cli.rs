@@ -39,6 +39,9 @@ pub struct Cli {
     /// Show groups of the image through this map (repeatable)
     #[arg(long = "gid-mapping", value_name = "CONTAINER:HOST:SIZE", global = true)]
     gid_mappings: Vec<IdMapping>,
+    /// Most bytes that one layer may unpack to, against decompression bombs; 0 is no limit
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 30, global = true)]
+    max_layer_bytes: u64,
     /// Configuration file of grootfs; flags win over it
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
@@ -145,9 +148,10 @@ pub fn run(cli: Cli) -> anyhow::Result<Answer> {
     let store = cli.store.as_deref().or(config.store.as_deref());
     let store = Store::at(store.unwrap_or(Path::new(STORE)))?;
     let maps = IdMaps { uid: cli.uid_mappings, gid: cli.gid_mappings };
+    let layer_bytes = cli.max_layer_bytes;
     let show = Show { maps, way: cli.overlay };
     match cli.verb {
-        Verb::Create(request) => run_create(&store, &show, &config, &request),
+        Verb::Create(request) => run_create(&store, &show, &config, layer_bytes, &request),
         Verb::Delete { image } => delete(&store, &image),
         Verb::Stats { image } => match store.id(&image)? {
             Some(id) => Answer::json(&stats::stats(&store, &id)?),
@@ -179,6 +183,7 @@ fn run_create(
     store: &Store,
     show: &Show,
     config: &Config,
+    layer_bytes: u64,
     request: &Create,
 ) -> anyhow::Result<Answer> {
     if request.with_clean && request.without_clean {
@@ -192,6 +197,7 @@ fn run_create(
     let limit = Limit {
         bytes: bytes.unwrap_or(config.disk_limit_bytes),
         is_exclusive: request.exclude_image_from_quota || config.exclude_image_from_quota,
+        layer_bytes,
     };
     let answer = Answer::json(&create::create(store, &source, &id, show, limit)?);
     if (request.with_clean || config.with_clean) && !request.without_clean {

@@ -14,6 +14,7 @@ use crate::overlay::{Overlay, Way};
 use crate::owner::Owner;
 use crate::source::{self, Source};
 use crate::store::Store;
+use crate::unpack::TooLarge;
 
 /// How much a container may write.
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,12 +23,25 @@ pub(crate) struct Limit {
     pub(crate) bytes: u64,
     /// Whether only the container's own writes count, and not its image.
     pub(crate) is_exclusive: bool,
+    /// Bytes that one layer may unpack to, whatever the rest says; 0 is no limit.
+    pub(crate) layer_bytes: u64,
 }
 
 impl Limit {
     /// Bytes that a layer may take.
     fn room(self) -> u64 {
-        if self.bytes == 0 || self.is_exclusive { u64::MAX } else { self.bytes }
+        let of_image = if self.bytes == 0 || self.is_exclusive { u64::MAX } else { self.bytes };
+        let of_layer = if self.layer_bytes == 0 { u64::MAX } else { self.layer_bytes };
+        of_image.min(of_layer)
+    }
+
+    /// Says which limit a layer broke if it was not the container's.
+    fn explain(self, error: anyhow::Error) -> anyhow::Error {
+        if error.downcast_ref::<TooLarge>().is_none() || self.room() != self.layer_bytes {
+            return error;
+        }
+        let text = format!("a layer may unpack to {} bytes (--max-layer-bytes)", self.layer_bytes);
+        error.context(Fault::invalid(text))
     }
 
     /// Bytes that the container may write beside its image; 0 is no limit.
@@ -86,7 +100,10 @@ fn fill(
     let mut info = Info { layers: lower, ..Info::default() };
     image.rely_on(store, &info.layers)?;
     for (at, layer) in found.layers.iter().enumerate() {
-        info.image_bytes += layer.ensure(store, &found.layers[..at], limit.room())?.size;
+        info.image_bytes += layer
+            .ensure(store, &found.layers[..at], limit.room())
+            .map_err(|error| limit.explain(error))?
+            .size;
     }
     info.limit_bytes = limit.of_writes(info.image_bytes)?;
     if info.limit_bytes > 0 {

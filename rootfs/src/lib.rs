@@ -19,6 +19,8 @@ mod create;
 mod df;
 mod digest;
 mod disk;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod held;
 mod image;
 mod inventory;

@@ -13,6 +13,8 @@ mod bench;
 mod clean;
 #[path = "rootfs/container.rs"]
 mod container;
+#[path = "rootfs/hostile.rs"]
+mod hostile;
 #[path = "rootfs/layout.rs"]
 mod layout;
 #[path = "rootfs/nstar.rs"]
