@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use guardian_contract::depot::Handle;
 use guardian_contract::fault::Fault;
 use guardian_contract::file::private_dir;
 use guardian_contract::ids::{IdMapping, IdMaps};
@@ -20,7 +21,7 @@ use crate::overlay::Way;
 use crate::source::Source;
 use crate::stats;
 use crate::store::{self, Store};
-use crate::{clean, df, prune, trash, userns};
+use crate::{clean, commit, df, prune, trash, userns};
 
 /// Where images are unless someone says otherwise.
 const STORE: &str = "/var/lib/guardian/rootfs";
@@ -81,6 +82,14 @@ enum Verb {
         /// Bytes of layers and of disk limits from which on it is done; 0 is always
         #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
         threshold_bytes: Option<i64>,
+    },
+    /// Write an image, with what its container has changed, as an OCI image layout
+    Commit {
+        /// Id or path of the image
+        image: String,
+        /// Directory of the layout, made when it is missing, and the tag [default: latest]
+        #[arg(value_name = "DIR[:TAG]")]
+        target: String,
     },
     /// Print what the store takes, what for, and what could go
     Df {
@@ -153,14 +162,15 @@ pub fn run(cli: Cli) -> anyhow::Result<Answer> {
     match cli.verb {
         Verb::Create(request) => run_create(&store, &show, &config, layer_bytes, &request),
         Verb::Delete { image } => delete(&store, &image),
-        Verb::Stats { image } => match store.id(&image)? {
-            Some(id) => Answer::json(&stats::stats(&store, &id)?),
-            None => Err(Fault::not_found(format!("path `{image}` is outside store path")).into()),
-        },
+        Verb::Stats { image } => Answer::json(&stats::stats(&store, &known(&store, &image)?)?),
         Verb::List => list(&store),
         Verb::Capacity => capacity(&store, config.store_size_bytes),
         Verb::Clean { threshold_bytes } => {
             clean::clean(&store, threshold(threshold_bytes, &config)?)
+        }
+        Verb::Commit { image, target } => {
+            let id = known(&store, &image)?;
+            Answer::json(&commit::commit(&store, &id, &target)?)
         }
         Verb::Df { json: true } => Answer::json(&df::df(&store)?),
         Verb::Df { json: false } => Ok(Answer::Text(df::df(&store)?.table())),
@@ -170,6 +180,11 @@ pub fn run(cli: Cli) -> anyhow::Result<Answer> {
         Verb::DeleteStore => image::delete_store(&store).map(|()| Answer::Silent),
         Verb::HoldUserNamespace => userns::hold().map(|()| Answer::Silent),
     }
+}
+
+fn known(store: &Store, image: &str) -> anyhow::Result<Handle> {
+    let id = store.id(image)?;
+    id.ok_or_else(|| Fault::not_found(format!("path `{image}` is outside store path")).into())
 }
 
 /// Sends what goes to stderr to a file.

@@ -97,7 +97,7 @@ fn fill(
     limit: Limit,
 ) -> anyhow::Result<()> {
     let lower = found.layers.iter().rev().map(|layer| layer.chain_id.clone()).collect();
-    let mut info = Info { layers: lower, ..Info::default() };
+    let mut info = Info { layers: lower, env: found.env.clone(), ..Info::default() };
     image.rely_on(store, &info.layers)?;
     for (at, layer) in found.layers.iter().enumerate() {
         info.image_bytes += layer
@@ -115,7 +115,7 @@ fn fill(
     image.prepare(&store.layer(top))?;
     let layers = store.layers();
     let merged = image.merged();
-    Overlay {
+    let way = Overlay {
         layers: &layers,
         lower: &info.layers,
         writes: &writes,
@@ -124,6 +124,7 @@ fn fill(
         way: show.way,
     }
     .mount()?;
+    info.has_host_owners = way == Some(Way::LowerOnly);
     if info.limit_bytes > 0 {
         // The overlay holds the filesystem; its own mount has done its work.
         crate::overlay::unmount(&writes)?;

@@ -4,11 +4,13 @@
 //! the last mount is the overlay's, which is invisible; so nothing is left that could leak.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, bail};
 use guardian_contract::file::private_dir;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::image::Image;
 
@@ -58,6 +60,36 @@ pub(crate) fn create(image: &Image, limit_bytes: u64) -> anyhow::Result<()> {
     let mut mount = Command::new("mount");
     mount.args(["-n", "-t", "ext4", "-o", options]).arg(&disk).arg(&mount_point);
     run(&mut mount)
+}
+
+/// Returns a mount of its own of an image's filesystem, which is in use: the same filesystem by the
+/// same device, because a second device would see another state of the file.
+///
+/// # Errors
+/// When nothing uses it, or the kernel refuses.
+pub(crate) fn reopen(image: &Image) -> anyhow::Result<OwnedFd> {
+    let disk = image.disk();
+    let device = device_of(&disk)?.with_context(|| format!("{} is not mounted", disk.display()))?;
+    let filesystem = rustix::mount::fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&filesystem, "source", &device)?;
+    rustix::mount::fsconfig_create(&filesystem).with_context(|| format!("mount {device}"))?;
+    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+    rustix::mount::fsmount(&filesystem, flags, MountAttrFlags::MOUNT_ATTR_RDONLY)
+        .with_context(|| format!("mount {device}"))
+}
+
+/// Finds the loop device behind which a file is.
+fn device_of(disk: &Path) -> anyhow::Result<Option<String>> {
+    for entry in std::fs::read_dir("/sys/block").context("look for loop devices")? {
+        let name = entry.context("look for loop devices")?.file_name();
+        let file = Path::new("/sys/block").join(&name).join("loop/backing_file");
+        // Not a loop device, or one that has no file just now.
+        let Ok(file) = std::fs::read_to_string(file) else { continue };
+        if Path::new(file.trim_end_matches('\n')) == disk {
+            return Ok(Some(format!("/dev/{}", name.to_string_lossy())));
+        }
+    }
+    Ok(None)
 }
 
 /// Returns how many bytes the content of a limited filesystem takes: overlay answers statfs(2) for

@@ -25,6 +25,11 @@ pub(crate) struct Info {
     pub(crate) image_bytes: u64,
     /// Bytes that the container may write; 0 is no limit.
     pub(crate) limit_bytes: u64,
+    /// Environment of its processes, `K=V`.
+    pub(crate) env: Vec<String>,
+    /// Whether what the container has written has the owners that the host sees, and not those of
+    /// the image.
+    pub(crate) has_host_owners: bool,
 }
 
 /// An image's directory, held by whoever makes or removes it.

@@ -14,6 +14,7 @@ mod beneath;
 mod clean;
 pub mod cli;
 mod collect;
+mod commit;
 mod config;
 mod create;
 mod df;

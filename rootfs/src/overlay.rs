@@ -52,17 +52,17 @@ pub(crate) enum Way {
 const WAYS: [Way; 3] = [Way::Detached, Way::Attached, Way::LowerOnly];
 
 impl Overlay<'_> {
-    /// Mounts it.
+    /// Mounts it and returns the way that worked; a plain one needs none.
     ///
     /// # Errors
     /// `Unsupported` when no way of id mapping works on this kernel and filesystem.
-    pub(crate) fn mount(&self) -> anyhow::Result<()> {
-        let merged = if self.maps.uid.is_empty() && self.maps.gid.is_empty() {
-            self.plain().context("mount overlay")?
+    pub(crate) fn mount(&self) -> anyhow::Result<Option<Way>> {
+        let (merged, way) = if self.maps.uid.is_empty() && self.maps.gid.is_empty() {
+            (self.plain().context("mount overlay")?, None)
         } else {
             self.mapped()?
         };
-        attach(&merged, self.merged)
+        attach(&merged, self.merged).map(|()| way)
     }
 
     fn plain(&self) -> anyhow::Result<OwnedFd> {
@@ -72,14 +72,14 @@ impl Overlay<'_> {
     }
 
     /// Tries each way in turn; what a kernel can do is seen only by doing it.
-    fn mapped(&self) -> anyhow::Result<OwnedFd> {
+    fn mapped(&self) -> anyhow::Result<(OwnedFd, Option<Way>)> {
         let owner = Owner::root_of(self.maps)?;
         let userns = userns::with_maps(self.maps)?;
         let mut reasons = Vec::new();
         let only = self.way.map(|way| [way]);
         for &way in only.as_ref().map_or(&WAYS[..], |only| &only[..]) {
             match self.mapped_by(way, owner, &userns) {
-                Ok(merged) => return Ok(merged),
+                Ok(merged) => return Ok((merged, Some(way))),
                 Err(error) => {
                     let reason = format!("{way:?}: {error:#}");
                     log::info("overlay-way-failed", &serde_json::json!({"reason": reason}));

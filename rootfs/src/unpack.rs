@@ -9,7 +9,7 @@ mod attributes;
 mod place;
 mod whiteout;
 
-pub(crate) use whiteout::{PREFIX as WHITEOUT_PREFIX, is_one as is_whiteout, is_opaque};
+pub(crate) use whiteout::{PREFIX as WHITEOUT_PREFIX, is_marked, is_one as is_whiteout};
 
 use std::collections::BTreeMap;
 use std::io::BufRead;

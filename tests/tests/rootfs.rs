@@ -11,6 +11,8 @@
 mod bench;
 #[path = "rootfs/clean.rs"]
 mod clean;
+#[path = "rootfs/commit.rs"]
+mod commit;
 #[path = "rootfs/container.rs"]
 mod container;
 #[path = "rootfs/hostile.rs"]

@@ -14,14 +14,14 @@ use crate::bench::{Bench, program};
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// A layout on disk that grows layer by layer.
-struct Layout {
+pub(crate) struct Layout {
     path: PathBuf,
-    layers: Vec<Value>,
-    diff_ids: Vec<String>,
+    pub(crate) layers: Vec<Value>,
+    pub(crate) diff_ids: Vec<String>,
 }
 
 impl Layout {
-    fn new(bench: &Bench, name: &str) -> Self {
+    pub(crate) fn new(bench: &Bench, name: &str) -> Self {
         let path = bench.path(name);
         fs::create_dir_all(path.join("blobs/sha256")).unwrap();
         fs::write(path.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
@@ -29,7 +29,7 @@ impl Layout {
     }
 
     /// Adds a directory as a layer, every other one compressed.
-    fn push(&mut self, directory: &Path) {
+    pub(crate) fn push(&mut self, directory: &Path) {
         let (gzip, digests) = (self.layers.len().is_multiple_of(2), self.path.join("digests"));
         let mut ocitar = Command::new(program("ocitar"));
         ocitar.arg("create").arg("--digest-file").arg(&digests);
@@ -54,7 +54,7 @@ impl Layout {
     }
 
     /// Writes configuration, manifest and index; returns the URI.
-    fn finish(&self) -> String {
+    pub(crate) fn finish(&self) -> String {
         let config = json!({"architecture": "amd64", "os": "linux",
             "config": {"Env": ["A=1", "PATH=/bin"], "Labels": {"x": "y"}},
             "rootfs": {"type": "layers", "diff_ids": self.diff_ids}});
@@ -93,7 +93,7 @@ fn three_layers(bench: &Bench) -> Layout {
 }
 
 /// What can be seen of a tree.
-fn look(root: &Path) -> BTreeMap<PathBuf, String> {
+pub(crate) fn look(root: &Path) -> BTreeMap<PathBuf, String> {
     let mut seen = BTreeMap::new();
     let mut waiting = vec![root.to_owned()];
     while let Some(path) = waiting.pop() {
