@@ -129,12 +129,15 @@ impl Usage {
         }
         let width = self.images.iter().map(|image| image.id.as_str().len()).max();
         let width = width.unwrap_or_default().max("IMAGE".len());
+        if !self.images.is_empty() {
+            text.push('\n');
+        }
         let mut row = |name: &str, columns: [&str; 3]| {
             let [total, exclusive, limit] = columns;
             let _ = writeln!(text, "{name:<width$}{total:>12}{exclusive:>12}{limit:>12}");
         };
         if !self.images.is_empty() {
-            row("\nIMAGE", ["TOTAL", "EXCLUSIVE", "LIMIT"]);
+            row("IMAGE", ["TOTAL", "EXCLUSIVE", "LIMIT"]);
         }
         for image in &self.images {
             let limit = match image.limit_bytes {

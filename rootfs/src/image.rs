@@ -4,6 +4,7 @@ use std::fs::{File, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use guardian_contract::depot::Handle;
@@ -14,6 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::owner::Owner;
 use crate::store::Store;
 use crate::{held, layer, overlay, remove};
+
+/// More than there is between making a directory and locking it.
+const MOMENT: Duration = Duration::from_secs(2);
 
 /// What we must know of an image after it was made; its presence says that it was made whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,15 +91,20 @@ impl Image {
         }
     }
 
-    /// Returns an image that nobody makes or removes just now.
+    /// Returns an image that nobody makes or removes just now. A directory of this moment does not
+    /// count: its creator is about to lock it, and would take us for another one.
     ///
     /// # Errors
     /// When it can't be opened.
     pub(crate) fn find_idle(store: &Store, id: &Handle) -> anyhow::Result<Option<Self>> {
         let path = store.image(id);
-        let held = held::open(&path)?.filter(|held| held.try_lock().is_ok());
-        let held = held.filter(|held| held::is_still(held, &path));
-        Ok(held.map(|held| Self { path, _held: Some(held) }))
+        let Some(held) = held::open(&path)? else { return Ok(None) };
+        let changed = held.metadata().and_then(|stat| stat.modified()).context("look at image")?;
+        if changed.elapsed().is_ok_and(|age| age < MOMENT) || held.try_lock().is_err() {
+            return Ok(None);
+        }
+        let is_still = held::is_still(&held, &path);
+        Ok(is_still.then_some(Self { path, _held: Some(held) }))
     }
 
     /// Returns an image to look at, without a lock; there may be none.
