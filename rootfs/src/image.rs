@@ -118,8 +118,10 @@ impl Image {
     /// # Errors
     /// When it can't be written.
     pub(crate) fn rely_on(&self, store: &Store, layers: &[String]) -> anyhow::Result<()> {
-        let _open = store.keep_gate_open()?;
-        replace_json(&self.path.join("layers.json"), &layers)
+        replace_json(&self.path.join("layers.json"), &layers)?;
+        // A collector who has not seen this is done when we get through; one who comes now sees it.
+        // Writing may take long on a busy disk, so it is not done while others wait.
+        store.keep_gate_open().map(drop)
     }
 
     /// Returns the chain ids of the layers that the image lies on, or will; none for one whose
