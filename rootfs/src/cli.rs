@@ -2,9 +2,13 @@
 
 mod registry;
 
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use guardian_contract::depot::Handle;
 use guardian_contract::fault::Fault;
 use guardian_contract::file::private_dir;
 use guardian_contract::ids::{IdMapping, IdMaps};
@@ -12,6 +16,7 @@ use guardian_contract::image::Capacity;
 use guardian_contract::log::{self, Level};
 use guardian_contract::run::Answer;
 
+use crate::config::{Config, disk_limit};
 use crate::create::{self, Limit, Show};
 use crate::image::{self, Image};
 use crate::overlay::Way;
@@ -21,16 +26,20 @@ use crate::registry::{Access, download};
 use crate::source::Source;
 use crate::stats;
 use crate::store::{self, Store};
-use crate::userns;
+use crate::{clean, commit, df, prune, trash, userns};
 use registry::{Login, Registries};
+
+/// Where images are unless someone says otherwise.
+const STORE: &str = "/var/lib/guardian/rootfs";
 
 /// Make root filesystems for containers out of images
 #[derive(Debug, Parser)]
 #[command(name = "rootfs", version)]
 pub struct Cli {
     /// Directory that holds layers and images; made when it is missing
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/guardian/rootfs", global = true)]
-    store: PathBuf,
+    /// [default: /var/lib/guardian/rootfs]
+    #[arg(long, value_name = "DIR", global = true)]
+    store: Option<PathBuf>,
     /// Show users of the image through this map (repeatable); none makes a privileged image
     #[arg(long = "uid-mapping", value_name = "CONTAINER:HOST:SIZE", global = true)]
     uid_mappings: Vec<IdMapping>,
@@ -39,12 +48,18 @@ pub struct Cli {
     gid_mappings: Vec<IdMapping>,
     #[command(flatten)]
     registries: Registries,
-    /// Configuration file of grootfs; not supported yet
+    /// Most bytes that one layer may unpack to, against decompression bombs; 0 is no limit
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 30, global = true)]
+    max_layer_bytes: u64,
+    /// Configuration file of grootfs; flags win over it
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Log lines below this level are dropped
-    #[arg(long, value_enum, value_name = "LEVEL", default_value = "error", global = true)]
-    log_level: Level,
+    /// Log lines below this level are dropped [default: error]
+    #[arg(long, value_enum, value_name = "LEVEL", global = true)]
+    log_level: Option<Level>,
+    /// Append log lines to this file instead of writing them to stderr
+    #[arg(long, value_name = "FILE", global = true)]
+    log_file: Option<PathBuf>,
     /// Show owners in this way only, instead of in the best one that works
     #[arg(long, value_enum, value_name = "WAY", hide = true, global = true)]
     overlay: Option<Way>,
@@ -72,6 +87,32 @@ enum Verb {
     List,
     /// Print the size of the store's filesystem
     Capacity,
+    /// Remove unused layers when the store takes more than a threshold
+    Clean {
+        /// Bytes of layers and of disk limits from which on it is done; 0 is always
+        #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
+        threshold_bytes: Option<i64>,
+    },
+    /// Write an image, with what its container has changed, as an OCI image layout
+    Commit {
+        /// Id or path of the image
+        image: String,
+        /// Directory of the layout, made when it is missing, and the tag [default: latest]
+        #[arg(value_name = "DIR[:TAG]")]
+        target: String,
+    },
+    /// Print what the store takes, what for, and what could go
+    Df {
+        /// Print JSON, all in bytes
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove all unused layers and what dead processes left
+    Prune {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Make the store
     InitStore,
     /// Remove the store with all its images
@@ -83,11 +124,23 @@ enum Verb {
 #[derive(Debug, Args)]
 struct Create {
     /// Most bytes the container may use; 0 is no limit
-    #[arg(long, value_name = "BYTES", default_value_t = 0)]
-    disk_limit_size_bytes: u64,
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
+    disk_limit_size_bytes: Option<i64>,
     /// Count only the container's own writes, not its image
     #[arg(long)]
     exclude_image_from_quota: bool,
+    /// Remove unused layers in the background afterwards, as `clean` does
+    #[arg(long)]
+    with_clean: bool,
+    /// Don't, even if the configuration file says so
+    #[arg(long)]
+    without_clean: bool,
+    /// Bytes from which on unused layers are removed; 0 is always
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
+    threshold_bytes: Option<i64>,
+    /// Append what the cleaning has to say to this file
+    #[arg(long, value_name = "FILE")]
+    clean_log_file: Option<PathBuf>,
     #[command(flatten)]
     login: Login,
     /// Path of a tar file, file:///FILE, oci:///DIRECTORY[:TAG], docker://[HOST]/NAME[:TAG] or
@@ -113,51 +166,92 @@ struct Pull {
 /// # Errors
 /// Whatever the verb says.
 pub fn run(cli: Cli) -> anyhow::Result<Answer> {
-    log::set_level(cli.log_level);
-    if cli.config.is_some() {
-        return Err(
-            Fault::unsupported("--config: configuration files are not supported yet").into()
-        );
+    let config = cli.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
+    if let Some(file) = cli.log_file.as_deref().or(config.log_file.as_deref()) {
+        log_to(file)?;
     }
-    let store = Store::at(&cli.store)?;
+    log::set_level(cli.log_level.or(config.log_level).unwrap_or(Level::Error));
+    config.tell_unknown();
+    let store = cli.store.as_deref().or(config.store.as_deref());
+    let store = Store::at(store.unwrap_or(Path::new(STORE)))?;
     let maps = IdMaps { uid: cli.uid_mappings, gid: cli.gid_mappings };
+    let layer_bytes = cli.max_layer_bytes;
     let show = Show { maps, way: cli.overlay };
     match cli.verb {
         Verb::Create(request) => {
-            let access = cli.registries.access(&request.login)?;
-            run_create(&store, &show, &request, &access)
+            let access = cli.registries.access(&request.login, &config)?;
+            run_create(&store, &show, &config, layer_bytes, &request, &access)
         }
         Verb::Pull(request) => {
-            let access = cli.registries.access(&request.login)?;
+            let access = cli.registries.access(&request.login, &config)?;
             let source = Source::parse(&request.uri)?;
-            Answer::json(&pull::pull(&store, &source, &access, &request.progress.into())?)
+            let room = Limit { layer_bytes, ..Limit::default() };
+            Answer::json(&pull::pull(&store, &source, &access, room, &request.progress.into())?)
         }
         Verb::Delete { image } => delete(&store, &image),
-        Verb::Stats { image } => match store.id(&image)? {
-            Some(id) => Answer::json(&stats::stats(&store, &id)?),
-            None => Err(Fault::not_found(format!("path `{image}` is outside store path")).into()),
-        },
+        Verb::Stats { image } => Answer::json(&stats::stats(&store, &known(&store, &image)?)?),
         Verb::List => list(&store),
-        Verb::Capacity => capacity(&store),
+        Verb::Capacity => capacity(&store, config.store_size_bytes),
+        Verb::Clean { threshold_bytes } => {
+            clean::clean(&store, threshold(threshold_bytes, &config)?)
+        }
+        Verb::Commit { image, target } => {
+            let id = known(&store, &image)?;
+            Answer::json(&commit::commit(&store, &id, &target)?)
+        }
+        Verb::Df { json: true } => Answer::json(&df::df(&store)?),
+        Verb::Df { json: false } => Ok(Answer::Text(df::df(&store)?.table())),
+        Verb::Prune { json: true } => Answer::json(&prune::prune(&store)?),
+        Verb::Prune { json: false } => Ok(Answer::Text(prune::prune(&store)?.to_string())),
         Verb::InitStore => store.create().map(|()| Answer::Silent),
         Verb::DeleteStore => image::delete_store(&store).map(|()| Answer::Silent),
         Verb::HoldUserNamespace => userns::hold().map(|()| Answer::Silent),
     }
 }
 
+fn known(store: &Store, image: &str) -> anyhow::Result<Handle> {
+    let id = store.id(image)?;
+    id.ok_or_else(|| Fault::not_found(format!("path `{image}` is outside store path")).into())
+}
+
+/// Sends what goes to stderr to a file.
+fn log_to(path: &Path) -> anyhow::Result<()> {
+    let file = OpenOptions::new().create(true).append(true).mode(0o644).open(path);
+    let file = file.with_context(|| format!("open log file {}", path.display()))?;
+    rustix::stdio::dup2_stderr(&file).context("write the log to a file")
+}
+
 fn run_create(
     store: &Store,
     show: &Show,
+    config: &Config,
+    layer_bytes: u64,
     request: &Create,
     access: &Access,
 ) -> anyhow::Result<Answer> {
+    if request.with_clean && request.without_clean {
+        let text = "with-clean and without-clean cannot be used together";
+        return Err(Fault::invalid(text).into());
+    }
     let id = store::parse_id(&request.id)?;
     let source = Source::parse(&request.uri)?;
+    let threshold = threshold(request.threshold_bytes, config)?;
+    let bytes = request.disk_limit_size_bytes.map(disk_limit).transpose()?;
     let limit = Limit {
-        bytes: request.disk_limit_size_bytes,
-        is_exclusive: request.exclude_image_from_quota,
+        bytes: bytes.unwrap_or(config.disk_limit_bytes),
+        is_exclusive: request.exclude_image_from_quota || config.exclude_image_from_quota,
+        layer_bytes,
     };
-    Answer::json(&create::create(store, &source, &id, show, limit, access)?)
+    let answer = Answer::json(&create::create(store, &source, &id, show, limit, access)?);
+    if (request.with_clean || config.with_clean) && !request.without_clean {
+        let log_file = request.clean_log_file.as_deref().or(config.clean_log_file.as_deref());
+        clean::in_background(store, threshold, log_file);
+    }
+    answer
+}
+
+fn threshold(flag: Option<i64>, config: &Config) -> anyhow::Result<u64> {
+    flag.map_or(Ok(config.clean_threshold_bytes), clean::threshold)
 }
 
 /// The texts are grootfs'.
@@ -172,7 +266,7 @@ fn delete(store: &Store, image: &str) -> anyhow::Result<Answer> {
         }
         None => format!("Image `{id}` not found. Skipping delete."),
     };
-    image::sweep(store)?;
+    trash::sweep(store)?;
     download::sweep(store)?;
     Ok(Answer::Text(text))
 }
@@ -186,7 +280,11 @@ fn list(store: &Store) -> anyhow::Result<Answer> {
     Ok(Answer::Text(lines.join("\n")))
 }
 
-fn capacity(store: &Store) -> anyhow::Result<Answer> {
+/// The operator's word, as in grootfs, or else what the filesystem says.
+fn capacity(store: &Store, configured: u64) -> anyhow::Result<Answer> {
+    if configured > 0 {
+        return Answer::json(&Capacity { capacity: configured });
+    }
     private_dir(store.root())?;
     let filesystem = rustix::fs::statvfs(store.root())?;
     Answer::json(&Capacity { capacity: filesystem.f_blocks * filesystem.f_frsize })

@@ -17,6 +17,7 @@ use crate::progress::Progress;
 use crate::registry::Access;
 use crate::source::{self, Source};
 use crate::store::Store;
+use crate::unpack::TooLarge;
 
 /// How much a container may write.
 #[derive(Debug, Clone, Copy, Default)]
@@ -25,21 +26,38 @@ pub(crate) struct Limit {
     pub(crate) bytes: u64,
     /// Whether only the container's own writes count, and not its image.
     pub(crate) is_exclusive: bool,
+    /// Bytes that one layer may unpack to, whatever the rest says; 0 is no limit.
+    pub(crate) layer_bytes: u64,
 }
 
 impl Limit {
     /// Bytes that a layer may take.
-    fn room(self) -> u64 {
+    pub(crate) fn room(self) -> u64 {
+        let of_layer = if self.layer_bytes == 0 { u64::MAX } else { self.layer_bytes };
+        self.of_image().min(of_layer)
+    }
+
+    /// Bytes that the image may take.
+    fn of_image(self) -> u64 {
         if self.bytes == 0 || self.is_exclusive { u64::MAX } else { self.bytes }
+    }
+
+    /// Says which limit a layer broke if it was not the container's.
+    pub(crate) fn explain(self, error: anyhow::Error) -> anyhow::Error {
+        if error.downcast_ref::<TooLarge>().is_none() || self.room() != self.layer_bytes {
+            return error;
+        }
+        let text = format!("a layer may unpack to {} bytes (--max-layer-bytes)", self.layer_bytes);
+        error.context(Fault::invalid(text))
     }
 
     /// Refuses an image before it is downloaded that can't fit. The text is grootfs'.
     fn check_archives(self, layers: &[Layer]) -> anyhow::Result<()> {
         let bytes = layers.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.blob.size));
-        if bytes <= self.room() {
+        if bytes <= self.of_image() {
             return Ok(());
         }
-        let text = format!("layers exceed disk quota {bytes}/{} bytes", self.room());
+        let text = format!("layers exceed disk quota {bytes}/{} bytes", self.of_image());
         Err(Fault::invalid(text).into())
     }
 
@@ -77,22 +95,16 @@ pub(crate) fn create(
     if let Source::Raw(path) = source {
         return raw(path.clone());
     }
-    Image::refuse_known(store, id)?;
-    let found = source.image(store, access)?;
-    if !found.origin.is_empty() {
-        limit.check_archives(&found.layers)?;
-    }
     store.create()?;
-    // Before anything is locked, because it takes the time it takes.
-    let _archives = found.download(store, &Progress::Silent)?;
     let image = Image::claim(store, id)?;
-    match fill(store, &image, &found, show, limit) {
-        Ok(()) => Ok(fragment(image.merged(), found.env)),
-        Err(error) => {
-            let left = image.delete(store);
-            Err(left.err().map_or(error, |left| left.context("clean up after a failure")))
-        }
-    }
+    let made = source.image(store, access).and_then(|found| {
+        fill(store, &image, &found, show, limit)?;
+        Ok(fragment(image.merged(), found.env))
+    });
+    made.map_err(|error| {
+        let left = image.delete(store);
+        left.err().map_or(error, |left| left.context("clean up after a failure"))
+    })
 }
 
 fn fill(
@@ -102,10 +114,19 @@ fn fill(
     show: &Show,
     limit: Limit,
 ) -> anyhow::Result<()> {
-    let mut info = Info::default();
+    if !found.origin.is_empty() {
+        limit.check_archives(&found.layers)?;
+    }
+    let lower = found.layers.iter().rev().map(|layer| layer.chain_id.clone()).collect();
+    let mut info = Info { layers: lower, env: found.env.clone(), ..Info::default() };
+    // From here on no layer that is found can be collected, so a download is the last thing missing.
+    image.rely_on(store, &info.layers)?;
+    let _archives = found.download(store, &Progress::Silent)?;
     for (at, layer) in found.layers.iter().enumerate() {
-        info.image_bytes += layer.ensure(store, &found.layers[..at], limit.room())?.size;
-        info.layers.insert(0, layer.chain_id.clone());
+        info.image_bytes += layer
+            .ensure(store, &found.layers[..at], limit.room())
+            .map_err(|error| limit.explain(error))?
+            .size;
     }
     info.limit_bytes = limit.of_writes(info.image_bytes)?;
     if info.limit_bytes > 0 {
@@ -117,7 +138,7 @@ fn fill(
     image.prepare(&store.layer(top))?;
     let layers = store.layers();
     let merged = image.merged();
-    Overlay {
+    let way = Overlay {
         layers: &layers,
         lower: &info.layers,
         writes: &writes,
@@ -126,6 +147,7 @@ fn fill(
         way: show.way,
     }
     .mount()?;
+    info.has_host_owners = way == Some(Way::LowerOnly);
     if info.limit_bytes > 0 {
         // The overlay holds the filesystem; its own mount has done its work.
         crate::overlay::unmount(&writes)?;

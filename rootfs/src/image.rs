@@ -2,9 +2,9 @@
 
 use std::fs::{File, Permissions};
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use guardian_contract::depot::Handle;
@@ -13,8 +13,11 @@ use guardian_contract::file::{private_dir, read_json, replace_json};
 use serde::{Deserialize, Serialize};
 
 use crate::owner::Owner;
-use crate::store::{Store, is_still};
-use crate::{layer, overlay, remove};
+use crate::store::Store;
+use crate::{held, layer, overlay, remove};
+
+/// More than there is between making a directory and locking it.
+const MOMENT: Duration = Duration::from_secs(2);
 
 /// What we must know of an image after it was made; its presence says that it was made whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,10 +29,14 @@ pub(crate) struct Info {
     pub(crate) image_bytes: u64,
     /// Bytes that the container may write; 0 is no limit.
     pub(crate) limit_bytes: u64,
+    /// Environment of its processes, `K=V`.
+    pub(crate) env: Vec<String>,
+    /// Whether what the container has written has the owners that the host sees, and not those of
+    /// the image.
+    pub(crate) has_host_owners: bool,
 }
 
-/// An image's directory, held by a lock on the directory itself: no file is needed for it, and
-/// nobody can hold it after death.
+/// An image's directory, held by whoever makes or removes it.
 #[derive(Debug)]
 pub(crate) struct Image {
     path: PathBuf,
@@ -43,7 +50,7 @@ impl Image {
     /// # Errors
     /// `Exists` when there is such an image, or one is being made.
     pub(crate) fn claim(store: &Store, id: &Handle) -> anyhow::Result<Self> {
-        let exists = || exists(id);
+        let exists = || Fault::exists(format!("image for id `{id}` already exists"));
         let path = store.image(id);
         loop {
             let is_new = match std::fs::create_dir(&path) {
@@ -51,11 +58,11 @@ impl Image {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
                 Err(error) => return Err(error).with_context(|| format!("make image {id}")),
             };
-            let Some(held) = open(&path)? else { continue };
+            let Some(held) = held::open(&path)? else { continue };
             if held.try_lock().is_err() {
                 bail!(exists());
             }
-            if !is_still(&held, &path) {
+            if !held::is_still(&held, &path) {
                 continue;
             }
             let image = Self { path: path.clone(), _held: Some(held) };
@@ -76,12 +83,28 @@ impl Image {
     pub(crate) fn find(store: &Store, id: &Handle) -> anyhow::Result<Option<Self>> {
         let path = store.image(id);
         loop {
-            let Some(held) = open(&path)? else { return Ok(None) };
+            let Some(held) = held::open(&path)? else { return Ok(None) };
             held.lock().with_context(|| format!("lock {}", path.display()))?;
-            if is_still(&held, &path) {
+            if held::is_still(&held, &path) {
                 return Ok(Some(Self { path, _held: Some(held) }));
             }
         }
+    }
+
+    /// Returns an image that nobody makes or removes just now. A directory of this moment does not
+    /// count: its creator is about to lock it, and would take us for another one.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub(crate) fn find_idle(store: &Store, id: &Handle) -> anyhow::Result<Option<Self>> {
+        let path = store.image(id);
+        let Some(held) = held::open(&path)? else { return Ok(None) };
+        let changed = held.metadata().and_then(|stat| stat.modified()).context("look at image")?;
+        if changed.elapsed().is_ok_and(|age| age < MOMENT) || held.try_lock().is_err() {
+            return Ok(None);
+        }
+        let is_still = held::is_still(&held, &path);
+        Ok(is_still.then_some(Self { path, _held: Some(held) }))
     }
 
     /// Returns an image to look at, without a lock; there may be none.
@@ -89,14 +112,27 @@ impl Image {
         Self { path: store.image(id), _held: None }
     }
 
-    /// Refuses an id that an image has, for those who have long work to do before they claim it.
+    /// Says which layers the image is to lie on, before anybody looks for one of them: from here
+    /// on they are used, so that nobody collects what its creator has found or is making.
     ///
     /// # Errors
-    /// `Exists`.
-    pub(crate) fn refuse_known(store: &Store, id: &Handle) -> anyhow::Result<()> {
-        match Self::peek(store, id).info()? {
-            Some(_) => bail!(exists(id)),
-            None => Ok(()),
+    /// When it can't be written.
+    pub(crate) fn rely_on(&self, store: &Store, layers: &[String]) -> anyhow::Result<()> {
+        replace_json(&self.path.join("layers.json"), &layers)?;
+        // A collector who has not seen this is done when we get through; one who comes now sees it.
+        // Writing may take long on a busy disk, so it is not done while others wait.
+        store.keep_gate_open().map(drop)
+    }
+
+    /// Returns the chain ids of the layers that the image lies on, or will; none for one whose
+    /// creator has only begun.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub(crate) fn layers(&self) -> anyhow::Result<Vec<String>> {
+        match read_json(&self.path.join("layers.json"))? {
+            Some(layers) => Ok(layers),
+            None => Ok(self.info()?.unwrap_or_default().layers),
         }
     }
 
@@ -206,36 +242,4 @@ pub(crate) fn delete_store(store: &Store) -> anyhow::Result<()> {
     let up = store.root().parent().context("the store is the root directory")?;
     let name = store.root().file_name().context("the store has no name")?;
     remove::tree(&layer::open_directory(up)?, name)
-}
-
-/// Removes what dead processes left in the trash; what a living one is removing is its own.
-///
-/// # Errors
-/// When something can't be removed.
-pub(crate) fn sweep(store: &Store) -> anyhow::Result<()> {
-    let path = store.trash();
-    let trash: OwnedFd = match open(&path)? {
-        Some(trash) => trash.into(),
-        None => return Ok(()),
-    };
-    for entry in std::fs::read_dir(&path).context("read the trash")? {
-        let name = entry.context("read the trash")?.file_name();
-        let Some(held) = open(&path.join(&name))? else { continue };
-        if held.try_lock().is_ok() {
-            remove::tree(&trash, &name)?;
-        }
-    }
-    Ok(())
-}
-
-fn exists(id: &Handle) -> Fault {
-    Fault::exists(format!("image for id `{id}` already exists"))
-}
-
-fn open(path: &Path) -> anyhow::Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("open {}", path.display())),
-    }
 }

@@ -11,11 +11,20 @@
 
 mod archive;
 mod beneath;
+mod clean;
 pub mod cli;
+mod collect;
+mod commit;
+mod config;
 mod create;
+mod df;
 mod digest;
 mod disk;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+mod held;
 mod image;
+mod inventory;
 mod layer;
 mod layout;
 mod manifest;
@@ -25,6 +34,7 @@ mod overlay;
 mod owner;
 mod pack;
 mod progress;
+mod prune;
 mod pull;
 mod registry;
 mod remove;
@@ -32,6 +42,7 @@ mod source;
 mod stats;
 mod store;
 mod sys;
+mod trash;
 mod unpack;
 mod usage;
 mod userns;

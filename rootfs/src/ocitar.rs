@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::beneath::Beneath;
 use crate::digest::Hashed;
 use crate::layer;
-use crate::pack::{Packer, Purpose};
+use crate::pack::{Marks, Packer, Purpose};
 use crate::unpack::Unpacker;
 
 const BUFFER: usize = 256 * 1024;
@@ -42,7 +42,11 @@ enum Verb {
         /// Write the digests to this file instead of stderr
         #[arg(long, value_name = "FILE")]
         digest_file: Option<PathBuf>,
-        /// What becomes the layer's root
+        /// The directory is overlay's upper one, mounted with `userxattr`: its marks are user.overlay.*
+        /// and not trusted.overlay.*
+        #[arg(long)]
+        userxattr: bool,
+        /// What becomes the layer's root; may be the upper directory of an overlay
         directory: PathBuf,
     },
     /// Unpack a layer from stdin, plain, gzip or zstd, with overlay's whiteouts
@@ -54,13 +58,13 @@ enum Verb {
 
 /// What is told of a layer that was made.
 #[derive(Debug, Serialize)]
-struct Digests {
+pub(crate) struct Digests {
     /// Of what was written.
-    digest: String,
+    pub(crate) digest: String,
     /// Of the archive before compression.
-    diff_id: String,
+    pub(crate) diff_id: String,
     /// Bytes written.
-    size: u64,
+    pub(crate) size: u64,
 }
 
 /// Runs the verb; a failure is told on stderr.
@@ -69,8 +73,10 @@ struct Digests {
 /// None; the exit code tells.
 pub fn run(cli: Cli) -> anyhow::Result<Answer> {
     let done = match cli.verb {
-        Verb::Create { gzip, digest_file, directory } => {
-            create(&directory, gzip).and_then(|digests| tell(&digests, digest_file.as_deref()))
+        Verb::Create { gzip, digest_file, userxattr, directory } => {
+            let marks = if userxattr { Marks::User } else { Marks::Trusted };
+            create(&directory, marks, gzip)
+                .and_then(|digests| tell(&digests, digest_file.as_deref()))
         }
         Verb::Extract { directory } => extract(&directory),
     };
@@ -83,25 +89,39 @@ pub fn run(cli: Cli) -> anyhow::Result<Answer> {
     }
 }
 
-fn create(directory: &Path, is_packed: bool) -> anyhow::Result<Digests> {
-    let root = Beneath::without_links(layer::open_directory(directory)?);
+fn create(directory: &Path, marks: Marks, is_packed: bool) -> anyhow::Result<Digests> {
+    let root = layer::open_directory(directory)?;
     let stdout = File::from(std::io::stdout().as_fd().try_clone_to_owned().context("open stdout")?);
-    let output = BufWriter::with_capacity(BUFFER, Hashed::new(stdout));
+    write_layer(root, marks, stdout, is_packed)
+}
+
+/// Writes a directory as a layer.
+///
+/// # Errors
+/// When something in it can't be read, or stands for something elsewhere; or for the output's sake.
+pub(crate) fn write_layer(
+    root: OwnedFd,
+    marks: Marks,
+    output: File,
+    is_packed: bool,
+) -> anyhow::Result<Digests> {
+    let root = Beneath::without_links(root);
+    let output = BufWriter::with_capacity(BUFFER, Hashed::new(output));
     if is_packed {
         let encoder = GzEncoder::new(output, Compression::default());
-        let (encoder, diff_id, _) = pack(root, encoder)?;
+        let (encoder, diff_id, _) = pack(root, marks, encoder)?;
         let output = encoder.finish().context("write layer")?;
         let (digest, size) = finish(output)?;
         return Ok(Digests { digest: named(&digest), diff_id: named(&diff_id), size });
     }
-    let (output, diff_id, _) = pack(root, output)?;
+    let (output, diff_id, _) = pack(root, marks, output)?;
     let (digest, size) = finish(output)?;
     Ok(Digests { digest: named(&digest), diff_id: named(&diff_id), size })
 }
 
-fn pack<W: Write>(root: Beneath, output: W) -> anyhow::Result<(W, String, u64)> {
+fn pack<W: Write>(root: Beneath, marks: Marks, output: W) -> anyhow::Result<(W, String, u64)> {
     let output = BufWriter::with_capacity(BUFFER, Hashed::new(output));
-    let (output, failed) = Packer::new(root, Purpose::Layer, output).run(".".as_ref())?;
+    let (output, failed) = Packer::new(root, Purpose::Layer(marks), output).run(".".as_ref())?;
     if !failed.is_empty() {
         bail!("{}", failed.join("; "));
     }

@@ -4,6 +4,7 @@
 //! at any line leaves no mount behind. With id maps the clone is id-mapped, so one canonical copy
 //! of a layer on disk serves every container, and no file is ever chowned.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,8 @@ use guardian_contract::log;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags,
 };
 
 use crate::owner::{self, Owner};
@@ -52,17 +54,17 @@ pub(crate) enum Way {
 const WAYS: [Way; 3] = [Way::Detached, Way::Attached, Way::LowerOnly];
 
 impl Overlay<'_> {
-    /// Mounts it.
+    /// Mounts it and returns the way that worked; a plain one needs none.
     ///
     /// # Errors
     /// `Unsupported` when no way of id mapping works on this kernel and filesystem.
-    pub(crate) fn mount(&self) -> anyhow::Result<()> {
-        let merged = if self.maps.uid.is_empty() && self.maps.gid.is_empty() {
-            self.plain().context("mount overlay")?
+    pub(crate) fn mount(&self) -> anyhow::Result<Option<Way>> {
+        let (merged, way) = if self.maps.uid.is_empty() && self.maps.gid.is_empty() {
+            (self.plain().context("mount overlay")?, None)
         } else {
             self.mapped()?
         };
-        attach(&merged, self.merged)
+        attach(&merged, self.merged).map(|()| way)
     }
 
     fn plain(&self) -> anyhow::Result<OwnedFd> {
@@ -72,14 +74,14 @@ impl Overlay<'_> {
     }
 
     /// Tries each way in turn; what a kernel can do is seen only by doing it.
-    fn mapped(&self) -> anyhow::Result<OwnedFd> {
+    fn mapped(&self) -> anyhow::Result<(OwnedFd, Option<Way>)> {
         let owner = Owner::root_of(self.maps)?;
         let userns = userns::with_maps(self.maps)?;
         let mut reasons = Vec::new();
         let only = self.way.map(|way| [way]);
         for &way in only.as_ref().map_or(&WAYS[..], |only| &only[..]) {
             match self.mapped_by(way, owner, &userns) {
-                Ok(merged) => return Ok(merged),
+                Ok(merged) => return Ok((merged, Some(way))),
                 Err(error) => {
                     let reason = format!("{way:?}: {error:#}");
                     log::info("overlay-way-failed", &serde_json::json!({"reason": reason}));
@@ -152,8 +154,18 @@ impl Overlay<'_> {
         stacked
     }
 
-    /// Configures one overlay and returns its detached mount.
+    /// Makes one overlay and returns its detached mount. Kernels before 6.8 don't know how we give
+    /// lower directories; some say so only in the end.
     fn stack(&self, layers: &Base, writes: &Base) -> anyhow::Result<OwnedFd> {
+        match self.stack_by_parameter(layers, writes) {
+            Err(error) if is_unknown(&error) => self
+                .stack_by_mount(layers, writes)
+                .map_err(|other| other.context(format!("{error:#}; by mount(2)"))),
+            stacked => stacked,
+        }
+    }
+
+    fn stack_by_parameter(&self, layers: &Base, writes: &Base) -> anyhow::Result<OwnedFd> {
         let overlay = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
             .context("open overlay filesystem")?;
         for name in self.lower {
@@ -170,6 +182,40 @@ impl Overlay<'_> {
         rustix::mount::fsconfig_create(&overlay).context("create overlay")?;
         rustix::mount::fsmount(&overlay, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
             .context("mount overlay")
+    }
+
+    /// The same by mount(2), which has no detached mounts, so the overlay is taken
+    /// off again from where it is to be in the end. All paths are those of open descriptors: short,
+    /// because together they must fit on a page, and without a character that would need quoting.
+    fn stack_by_mount(&self, layers: &Base, writes: &Base) -> anyhow::Result<OwnedFd> {
+        let lower: Vec<OwnedFd> =
+            self.lower.iter().map(|name| layers.open(name)).collect::<anyhow::Result<_>>()?;
+        let (upper, work) = (writes.open("upper")?, writes.open("work")?);
+        let path = |directory| owner::descriptor_path(directory).display().to_string();
+        let lower: Vec<String> = lower.iter().map(path).collect();
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={},volatile",
+            lower.join(":"),
+            path(&upper),
+            path(&work)
+        );
+        if options.len() >= rustix::param::page_size() {
+            let count = lower.len();
+            bail!(Fault::unsupported(format!("image with {count} layers on a kernel before 6.8")));
+        }
+        let options = CString::new(options)?;
+        rustix::mount::mount(
+            c"overlay",
+            self.merged,
+            c"overlay",
+            MountFlags::empty(),
+            options.as_c_str(),
+        )
+        .context("mount overlay")?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let merged = rustix::mount::open_tree(CWD, self.merged, flags).context("detach overlay");
+        unmount(self.merged)?;
+        merged
     }
 }
 
@@ -189,6 +235,15 @@ impl Base {
         Ok(Self::Descriptor(fd))
     }
 
+    fn open(&self, name: &str) -> anyhow::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = match self {
+            Self::Descriptor(base) => rustix::fs::openat(base, name, flags, Mode::empty()),
+            Self::Path(base) => rustix::fs::open(base.join(name), flags, Mode::empty()),
+        };
+        opened.with_context(|| format!("open {name}"))
+    }
+
     /// Gives the directory `name` to the overlay under `key`. Where the kernel takes no
     /// descriptors (before 6.13), an ordinary directory is given by its path in /proc.
     fn give(&self, overlay: &OwnedFd, key: &str, name: &str) -> anyhow::Result<()> {
@@ -196,10 +251,8 @@ impl Base {
             Self::Path(base) => {
                 rustix::mount::fsconfig_set_string(overlay, key, base.join(name).as_path())
             }
-            Self::Descriptor(base) => {
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let directory = rustix::fs::openat(base, name, flags, Mode::empty())
-                    .with_context(|| format!("open {name}"))?;
+            Self::Descriptor(_) => {
+                let directory = self.open(name)?;
                 match rustix::mount::fsconfig_set_fd(overlay, key, &directory) {
                     Err(Errno::INVAL) => {
                         let path = owner::descriptor_path(&directory);
@@ -221,6 +274,11 @@ fn clone_mapped(path: &Path, userns: &OwnedFd) -> anyhow::Result<OwnedFd> {
     sys::map_owners(&clone, userns.as_fd())
         .with_context(|| format!("map the owners of {}", path.display()))?;
     Ok(clone)
+}
+
+/// Tells whether the kernel does not know what it was given.
+fn is_unknown(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(&Errno::INVAL | &Errno::OPNOTSUPP))
 }
 
 /// Tells whether a mapped overlay is what it should be: an overlay that could not make its work

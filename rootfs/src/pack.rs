@@ -4,17 +4,17 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::archive::{Entry, Kind, write};
 use crate::beneath::Beneath;
-use crate::unpack::{WHITEOUT_PREFIX, is_opaque, is_whiteout};
+use crate::unpack::{WHITEOUT_PREFIX, is_marked, is_whiteout};
 use crate::xattr;
 
 /// Large enough that system calls don't matter beside copying.
@@ -23,10 +23,46 @@ const BUFFER: usize = 256 * 1024;
 /// What an archive is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// A layer: names have no leading `./`, overlay's whiteouts become OCI's.
-    Layer,
+    /// A layer: names have no leading `./`, overlay's whiteouts become OCI's. Overlay keeps what
+    /// else it has to say in attributes of this kind.
+    Layer(Marks),
     /// What a user of a container streams out.
     User,
+}
+
+/// Where overlay keeps its marks (kernel: Documentation/filesystems/overlayfs.rst).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Marks {
+    /// `trusted.overlay.*`.
+    Trusted,
+    /// `user.overlay.*`, of overlays mounted with `userxattr`.
+    User,
+}
+
+impl Marks {
+    fn name(self, mark: &str) -> String {
+        match self {
+            Self::Trusted => format!("trusted.overlay.{mark}"),
+            Self::User => format!("user.overlay.{mark}"),
+        }
+    }
+
+    fn is_there(self, file: &impl AsFd, mark: &str) -> bool {
+        rustix::fs::fgetxattr(file, self.name(mark), &mut [0; 0][..]).is_ok()
+    }
+
+    /// Refuses what makes sense only to overlay, together with the layers below.
+    fn check(self, file: &impl AsFd) -> anyhow::Result<()> {
+        for (mark, what) in [
+            ("redirect", "its content is elsewhere in a layer below"),
+            ("metacopy", "its content is in a layer below"),
+        ] {
+            if self.is_there(file, mark) {
+                bail!("{what} ({}), which a layer can't tell", self.name(mark));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Writes archives. What can't be read is left out and told at the end, as tar does.
@@ -112,14 +148,15 @@ impl<W: Write> Packer<W> {
         name: &OsStr,
         stat: &Stat,
     ) -> anyhow::Result<Option<Level>> {
-        if self.purpose == Purpose::Layer && is_whiteout(stat) {
-            let hidden = [WHITEOUT_PREFIX, name.as_bytes()].concat();
-            return self.empty(path.with_file_name(OsStr::from_bytes(&hidden))).map(|()| None);
+        if self.purpose != Purpose::User && is_whiteout(stat) {
+            return self.whiteout(path, name).map(|()| None);
         }
         let mut entry = describe(stat, self.name(path, stat));
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => return self.directory(parent, path, name, entry).map(Some),
-            FileType::RegularFile => return self.file(parent, name, stat, entry).map(|()| None),
+            FileType::RegularFile => {
+                return self.file(parent, path, name, stat, entry).map(|()| None);
+            }
             FileType::Symlink => {
                 let target =
                     rustix::fs::readlinkat(parent, name, Vec::new()).context("read link")?;
@@ -152,12 +189,17 @@ impl<W: Write> Packer<W> {
                 name => names.push(OsString::from_vec(name.to_bytes().to_vec())),
             }
         }
+        if let Purpose::Layer(marks) = self.purpose {
+            marks.check(&directory)?;
+        }
         // The same tree gives the same archive.
         names.sort();
         entry.kind = Kind::Directory;
         entry.xattrs = xattr::read(&directory).context("read attributes")?;
         self.header(&entry)?;
-        if self.purpose == Purpose::Layer && is_opaque(&directory) {
+        if let Purpose::Layer(marks) = self.purpose
+            && is_marked(&directory, &marks.name("opaque"))
+        {
             self.empty(path.join(".wh..wh..opq"))?;
         }
         Ok(Level { path: path.into(), names: names.into_iter() })
@@ -166,6 +208,7 @@ impl<W: Write> Packer<W> {
     fn file(
         &mut self,
         parent: &OwnedFd,
+        path: &Path,
         name: &OsStr,
         stat: &Stat,
         mut entry: Entry,
@@ -189,6 +232,14 @@ impl<W: Write> Packer<W> {
             self.linked.remove(&(stat.st_dev, stat.st_ino));
         });
         let file = File::from(file.context("open file")?);
+        if let Purpose::Layer(marks) = self.purpose {
+            // Since Linux 6.7 an empty file with this attribute is a whiteout, too.
+            if stat.st_size == 0 && marks.is_there(&file, "whiteout") {
+                self.linked.remove(&(stat.st_dev, stat.st_ino));
+                return self.whiteout(path, name);
+            }
+            marks.check(&file)?;
+        }
         entry.size = u64::try_from(stat.st_size).unwrap_or_default();
         entry.xattrs = xattr::read(&file).context("read attributes")?;
         self.header(&entry)?;
@@ -213,6 +264,11 @@ impl<W: Write> Packer<W> {
             left -= length as u64;
         }
         Ok(())
+    }
+
+    fn whiteout(&mut self, path: &Path, name: &OsStr) -> anyhow::Result<()> {
+        let hidden = [WHITEOUT_PREFIX, name.as_bytes()].concat();
+        self.empty(path.with_file_name(OsStr::from_bytes(&hidden)))
     }
 
     fn empty(&mut self, path: PathBuf) -> anyhow::Result<()> {
@@ -267,4 +323,69 @@ fn major(stat: &Stat) -> u32 {
 
 fn minor(stat: &Stat) -> u32 {
     rustix::fs::minor(stat.st_rdev)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::XattrFlags;
+
+    use super::*;
+    use crate::archive::read::Reader;
+
+    /// A directory whose files and directories (with a slash) have these attributes.
+    fn marked(names: &[(&str, &str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, attribute, value) in names {
+            let path = dir.path().join(name);
+            match name.ends_with('/') {
+                true => std::fs::create_dir_all(&path).unwrap(),
+                false => std::fs::write(&path, "").unwrap(),
+            }
+            let file = File::open(&path).unwrap();
+            rustix::fs::fsetxattr(&file, *attribute, value.as_bytes(), XattrFlags::empty())
+                .unwrap();
+        }
+        dir
+    }
+
+    fn pack(dir: &tempfile::TempDir, purpose: Purpose) -> (Vec<String>, Vec<String>) {
+        let root = Beneath::without_links(File::open(dir.path()).unwrap().into());
+        let (archive, failed) = Packer::new(root, purpose, Vec::new()).run(".".as_ref()).unwrap();
+        let mut reader = Reader::new(&archive[..]);
+        let mut names = Vec::new();
+        while let Some(entry) = reader.next().unwrap() {
+            assert!(entry.xattrs.is_empty());
+            names.push(String::from_utf8(entry.path).unwrap());
+        }
+        (names, failed)
+    }
+
+    #[test]
+    fn marks_of_overlay_become_whiteouts() {
+        let dir = marked(&[
+            ("d/", "user.overlay.opaque", "y"),
+            ("e/", "user.overlay.opaque", "x"),
+            ("e/gone", "user.overlay.whiteout", ""),
+        ]);
+        std::fs::hard_link(dir.path().join("e/gone"), dir.path().join("e/too")).unwrap();
+        let (names, failed) = pack(&dir, Purpose::Layer(Marks::User));
+        assert_eq!(names, ["./", "d/", "d/.wh..wh..opq", "e/", "e/.wh.gone", "e/.wh.too"]);
+        assert!(failed.is_empty());
+        // Where overlay keeps its marks elsewhere, those are a container's own and mean nothing.
+        let (names, _) = pack(&dir, Purpose::Layer(Marks::Trusted));
+        assert_eq!(names, ["./", "d/", "e/", "e/gone", "e/too"]);
+    }
+
+    #[test]
+    fn what_is_only_a_reference_is_refused() {
+        let dir = marked(&[
+            ("moved/", "user.overlay.redirect", "/old"),
+            ("thin", "user.overlay.metacopy", ""),
+            ("whole", "user.overlay.origin", "x"),
+        ]);
+        let (names, failed) = pack(&dir, Purpose::Layer(Marks::User));
+        assert_eq!(names, ["./", "whole"]);
+        assert_eq!(failed.len(), 2, "{failed:?}");
+        assert!(failed[0].contains("redirect") && failed[1].contains("metacopy"), "{failed:?}");
+    }
 }

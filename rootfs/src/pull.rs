@@ -3,6 +3,7 @@
 use guardian_contract::fault::Fault;
 use serde::Serialize;
 
+use crate::create::Limit;
 use crate::progress::{Progress, State};
 use crate::registry::Access;
 use crate::source::Source;
@@ -27,6 +28,7 @@ pub(crate) fn pull(
     store: &Store,
     source: &Source,
     access: &Access,
+    limit: Limit,
     progress: &Progress,
 ) -> anyhow::Result<Pulled> {
     if let Source::Raw(_) = source {
@@ -34,6 +36,8 @@ pub(crate) fn pull(
     }
     let found = source.image(store, access)?;
     store.create()?;
+    // No image names these layers yet. A collection that comes now is put off.
+    let _uncollected = store.keep_gate_open()?;
     let mut pulled = Pulled { layers: found.layers.len(), known: 0, bytes: 0 };
     for layer in &found.layers {
         pulled.known += usize::from(layer.find(store)?.is_some());
@@ -43,7 +47,8 @@ pub(crate) fn pull(
         let blob = &layer.blob;
         let mut told = progress.layer(blob.digest.as_deref().unwrap_or_default(), blob.size);
         told.is(State::Unpack, blob.size);
-        pulled.bytes += layer.ensure(store, &found.layers[..at], u64::MAX)?.size;
+        let made = layer.ensure(store, &found.layers[..at], limit.room());
+        pulled.bytes += made.map_err(|error| limit.explain(error))?.size;
         told.is(State::Done, blob.size);
     }
     Ok(pulled)

@@ -5,16 +5,18 @@
 //! STORE/layers/CHAIN        an unpacked layer; owners as in the image
 //! STORE/meta/CHAIN.json     its size
 //! STORE/images/ID/          0700, owned by the container's root: rootfs (the merged tree),
-//!                           writes/upper, writes/work, info.json
+//!                           writes/upper, writes/work, layers.json, info.json
 //! STORE/locks/CHAIN         held while the layer is unpacked
+//! STORE/locks/gate          held shared by who is about to use layers, alone by who collects them
 //! STORE/partial/CHAIN       a layer being unpacked, or what a dead process left of it
-//! STORE/blobs/DIGEST       a layer's archive being downloaded, or what a dead process left of it
-//! STORE/trash/…             images being removed, or what a dead process left of them
+//! STORE/blobs/DIGEST        a layer's archive being downloaded, or what a dead process left of it
+//! STORE/trash/…             images and layers being removed, or what a dead process left of them
 //! ```
 
-use std::fs::{File, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use guardian_contract::depot::Handle;
@@ -117,6 +119,62 @@ impl Store {
         lock(&self.path("locks").join(chain_id))
     }
 
+    /// Takes the lock of one layer; `None` when somebody has it.
+    ///
+    /// # Errors
+    /// When the lock's file can't be made.
+    pub(crate) fn try_lock_layer(&self, chain_id: &str) -> anyhow::Result<Option<File>> {
+        let file = self.lock_file(chain_id)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error).context("lock layer"),
+        }
+    }
+
+    /// Keeps layers from being collected until the returned file is dropped. Whoever needs layers
+    /// that no image names yet holds it; collectors wait.
+    ///
+    /// # Errors
+    /// When the lock's file can't be made.
+    pub(crate) fn keep_gate_open(&self) -> anyhow::Result<File> {
+        let gate = self.gate()?;
+        gate.lock_shared().context("lock the store's gate")?;
+        Ok(gate)
+    }
+
+    /// Keeps everybody from beginning to use layers until the returned file is dropped; `None`
+    /// when somebody holds the gate open for longer than `patience`. Asking again and again keeps
+    /// nobody else waiting.
+    ///
+    /// # Errors
+    /// When the lock's file can't be made.
+    pub(crate) fn close_gate(&self, patience: Duration) -> anyhow::Result<Option<File>> {
+        let gate = self.gate()?;
+        let deadline = Instant::now() + patience;
+        loop {
+            match gate.try_lock() {
+                Ok(()) => return Ok(Some(gate)),
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).context("lock the store's gate");
+                }
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return Ok(None),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    fn gate(&self) -> anyhow::Result<File> {
+        self.lock_file("gate")
+    }
+
+    fn lock_file(&self, name: &str) -> anyhow::Result<File> {
+        let path = self.path("locks").join(name);
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true).mode(0o600);
+        options.open(&path).with_context(|| format!("open lock {}", path.display()))
+    }
+
     /// Lists images, sorted. A missing store is an error, as in grootfs.
     ///
     /// # Errors
@@ -153,15 +211,6 @@ impl Store {
 
     fn path(&self, directory: &str) -> PathBuf {
         self.0.join(directory)
-    }
-}
-
-/// Tells whether `path` still names what we have open: it may have been removed, and made again,
-/// while we waited for its lock.
-pub(crate) fn is_still(held: &File, path: &Path) -> bool {
-    match (held.metadata(), std::fs::metadata(path)) {
-        (Ok(held), Ok(named)) => (held.dev(), held.ino()) == (named.dev(), named.ino()),
-        _ => false,
     }
 }
 

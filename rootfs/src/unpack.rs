@@ -9,7 +9,7 @@ mod attributes;
 mod place;
 mod whiteout;
 
-pub(crate) use whiteout::{PREFIX as WHITEOUT_PREFIX, is_one as is_whiteout, is_opaque};
+pub(crate) use whiteout::{PREFIX as WHITEOUT_PREFIX, is_marked, is_one as is_whiteout};
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
@@ -42,13 +42,32 @@ pub(crate) struct Unpacker<'a> {
     /// The layers beneath this one, topmost first; a directory that the archive leaves out looks
     /// as it does there.
     lower: &'a [Beneath],
-    /// Bytes of files that may still be written.
+    /// Bytes of content that may still come.
     room: u64,
+    /// Directories that may still be made without being told of.
+    implied: u64,
     /// The directory used last, because members of one directory come in a row.
     parent: Option<(PathBuf, OwnedFd)>,
     /// What directories are to look like in the end: making their content changes their time, and
     /// their mode may forbid to make it.
     directories: BTreeMap<PathBuf, Entry>,
+    /// Bytes that those take in memory.
+    remembered: usize,
+}
+
+/// More directories that no member tells of are not an image but a few names of a thousand slashes.
+const MAX_IMPLIED: u64 = 1_000_000;
+/// Most bytes of names and attributes of directories: a hundred times what a large image has.
+const MAX_REMEMBERED: usize = 128 << 20;
+
+/// The content does not fit where it may go; as context it tells such errors from others.
+#[derive(Debug)]
+pub(crate) struct TooLarge;
+
+impl std::fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("uncompressed layer size exceeds quota")
+    }
 }
 
 impl<'a> Unpacker<'a> {
@@ -64,7 +83,16 @@ impl<'a> Unpacker<'a> {
     }
 
     fn new(root: Beneath, rules: Rules, lower: &'a [Beneath], room: u64) -> Self {
-        Self { root, rules, lower, room, parent: None, directories: BTreeMap::new() }
+        Self {
+            root,
+            rules,
+            lower,
+            room,
+            implied: MAX_IMPLIED,
+            parent: None,
+            directories: BTreeMap::new(),
+            remembered: 0,
+        }
     }
 
     /// Unpacks all members and reads the input to its end.
@@ -77,7 +105,7 @@ impl<'a> Unpacker<'a> {
             self.member(&entry, &mut archive)
                 .with_context(|| format!("unpack {}", entry.path.escape_ascii()))?;
         }
-        archive.drain().context("read archive")?;
+        archive.drain()?;
         self.finish_directories()
     }
 
@@ -92,10 +120,8 @@ impl<'a> Unpacker<'a> {
         match &entry.kind {
             Kind::Directory => self.directory(&path, entry),
             Kind::File => {
-                self.room = self
-                    .room
-                    .checked_sub(entry.extents.as_ref().map_or(entry.size, |_| 0))
-                    .context("uncompressed layer size exceeds quota")?;
+                // A sparse file's pieces are charged one by one.
+                self.charge(entry.extents.as_ref().map_or(entry.size, |_| 0))?;
                 let file = self.new_file(&path, entry)?;
                 self.fill(file, entry, data)
             }
@@ -103,17 +129,33 @@ impl<'a> Unpacker<'a> {
             Kind::Symlink(target) => self.symlink(&path, target, entry),
             Kind::Fifo => self.fifo(&path, entry),
             Kind::CharDevice(..) | Kind::BlockDevice(..) => self.device(),
-            Kind::Other(_) => Ok(()),
+            // Passed over, but not for free: it has to be read, and may be packed well.
+            Kind::Other(_) => self.charge(entry.size),
         }
+    }
+
+    fn charge(&mut self, bytes: u64) -> anyhow::Result<()> {
+        self.room = self.room.checked_sub(bytes).context(TooLarge)?;
+        Ok(())
+    }
+
+    /// Keeps what a directory is to look like in the end; the latest word counts.
+    fn remember(&mut self, path: PathBuf, entry: &Entry) -> anyhow::Result<()> {
+        let entry = Entry { path: Vec::new(), ..entry.clone() };
+        self.remembered += size_in_memory(&path, &entry);
+        if let Some(former) = self.directories.insert(path.clone(), entry) {
+            self.remembered -= size_in_memory(&path, &former);
+        }
+        if self.remembered > MAX_REMEMBERED {
+            bail!("archive with more than {MAX_REMEMBERED} bytes of names of directories");
+        }
+        Ok(())
     }
 
     /// The root exists; a layer may say how it looks, a user's archive may not.
     fn root_member(&mut self, entry: &Entry) -> anyhow::Result<()> {
         match (&entry.kind, self.rules) {
-            (Kind::Directory, Rules::Layer) => {
-                self.directories.insert(PathBuf::new(), entry.clone());
-                Ok(())
-            }
+            (Kind::Directory, Rules::Layer) => self.remember(PathBuf::new(), entry),
             (Kind::Directory, Rules::User { .. }) => Ok(()),
             _ => bail!("the root of the archive is not a directory"),
         }
@@ -147,6 +189,11 @@ impl<'a> Unpacker<'a> {
         let (_, fd) = self.parent.insert((wanted.into(), fd));
         Ok(fd)
     }
+}
+
+fn size_in_memory(path: &Path, entry: &Entry) -> usize {
+    let attributes = entry.xattrs.iter().map(|(name, value)| name.len() + value.len());
+    size_of::<(PathBuf, Entry)>() + path.as_os_str().len() + attributes.sum::<usize>()
 }
 
 #[cfg(test)]

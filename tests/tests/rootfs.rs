@@ -9,8 +9,14 @@
 
 #[path = "rootfs/bench.rs"]
 mod bench;
+#[path = "rootfs/clean.rs"]
+mod clean;
+#[path = "rootfs/commit.rs"]
+mod commit;
 #[path = "rootfs/container.rs"]
 mod container;
+#[path = "rootfs/hostile.rs"]
+mod hostile;
 #[path = "rootfs/layout.rs"]
 mod layout;
 #[path = "rootfs/nstar.rs"]

@@ -13,6 +13,10 @@ const MAX_NAME: u64 = 4096;
 /// Longest pax header: room for extended attributes of 64 KiB (XATTR_SIZE_MAX) in any number that
 /// a file can have.
 const MAX_PAX: u64 = 1 << 20;
+/// All pax headers together: a million files with large ones.
+const MAX_PAX_TOTAL: u64 = 1 << 30;
+/// What may follow the end of an archive: tar fills up to whole tapes of 10 KiB, others to more.
+const MAX_TRAILER: u64 = 64 << 20;
 /// More members than this make no image but a directory that can't be removed again.
 const MAX_ENTRIES: u64 = 4_000_000;
 
@@ -25,6 +29,8 @@ pub(crate) struct Reader<R> {
     /// What fills its last block.
     padding: u64,
     entries: u64,
+    /// Bytes that pax headers may still take.
+    pax: u64,
 }
 
 /// What extension members said of the member that follows them.
@@ -38,7 +44,7 @@ struct Said {
 impl<R: BufRead> Reader<R> {
     /// Reads an archive from `input`.
     pub(crate) fn new(input: R) -> Self {
-        Self { input, data: 0, padding: 0, entries: 0 }
+        Self { input, data: 0, padding: 0, entries: 0, pax: MAX_PAX_TOTAL }
     }
 
     /// Returns the next member; what is left of the current one's data is passed over.
@@ -62,8 +68,11 @@ impl<R: BufRead> Reader<R> {
             } else if kind.is_gnu_longlink() {
                 said.link = Some(self.text(size, MAX_NAME, "link name")?);
             } else if kind.is_pax_local_extensions() {
-                said.pax = Some(self.text(size, MAX_PAX, "pax header")?);
-            } else if !kind.is_pax_global_extensions() {
+                said.pax = Some(self.pax_header(size)?);
+            } else if kind.is_pax_global_extensions() {
+                // What it says of every member, nobody we know relies on.
+                self.pax_header(size)?;
+            } else {
                 return self.member(&header, said, size).map(Some);
             }
         }
@@ -100,9 +109,14 @@ impl<R: BufRead> Reader<R> {
     /// writes it can finish.
     ///
     /// # Errors
-    /// When the input can't be read.
-    pub(crate) fn drain(&mut self) -> std::io::Result<()> {
-        std::io::copy(&mut self.input, &mut std::io::sink()).map(drop)
+    /// When the input can't be read, or goes on for too long.
+    pub(crate) fn drain(&mut self) -> anyhow::Result<()> {
+        let mut rest = self.input.by_ref().take(MAX_TRAILER + 1);
+        let length = std::io::copy(&mut rest, &mut std::io::sink()).context("read archive")?;
+        if length > MAX_TRAILER {
+            bail!("more than {MAX_TRAILER} bytes follow the end of the archive");
+        }
+        Ok(())
     }
 
     fn expect(&mut self, size: u64) -> anyhow::Result<()> {
@@ -138,6 +152,14 @@ impl<R: BufRead> Reader<R> {
             Ok(told) if told == sum - own + 8 * u32::from(b' ') => Ok(Some(header)),
             _ => bail!("this does not look like a tar archive"),
         }
+    }
+
+    fn pax_header(&mut self, size: u64) -> anyhow::Result<Vec<u8>> {
+        let text = self.text(size, MAX_PAX, "pax header")?;
+        let left = self.pax.checked_sub(size);
+        self.pax =
+            left.with_context(|| format!("more than {MAX_PAX_TOTAL} bytes of pax headers"))?;
+        Ok(text)
     }
 
     fn text(&mut self, size: u64, limit: u64, what: &str) -> anyhow::Result<Vec<u8>> {
@@ -223,4 +245,33 @@ fn kind(header: &Header, link: Vec<u8>, path: &[u8]) -> anyhow::Result<Kind> {
         EntryType::Block => device().map(|(major, minor)| Kind::BlockDevice(major, minor))?,
         other => Kind::Other(other.as_byte()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_and_headers_are_counted() {
+        let mut header = Header::new_gnu();
+        header.set_size(0);
+        header.set_mode(0);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_cksum();
+        let bytes = header.as_bytes().repeat(2);
+        let mut reader = Reader::new(&bytes[..]);
+        reader.entries = MAX_ENTRIES - 1;
+        assert!(reader.next().unwrap().is_some());
+        assert!(reader.next().unwrap_err().to_string().contains("entries"));
+        for kind in [b'x', b'g'] {
+            header.set_entry_type(EntryType::new(kind));
+            header.set_size(600);
+            header.set_cksum();
+            let bytes = [header.as_bytes(), &[0; 1024][..]].concat();
+            let mut reader = Reader::new(&bytes[..]);
+            reader.pax = 500;
+            assert!(reader.next().unwrap_err().to_string().contains("of pax headers"));
+        }
+    }
 }

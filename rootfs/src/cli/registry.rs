@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use guardian_contract::fault::Fault;
 
+use crate::config::Config;
 use crate::registry::{Access, Credentials, DockerConfig, Mirror, Secret};
 
 /// Longest password that a file may hold.
@@ -46,12 +47,12 @@ impl Registries {
     ///
     /// # Errors
     /// When a file can't be read.
-    pub(super) fn access(self, login: &Login) -> anyhow::Result<Access> {
+    pub(super) fn access(self, login: &Login, own: &Config) -> anyhow::Result<Access> {
         let config = self.docker_config.as_deref().map(DockerConfig::read).transpose()?;
         Ok(Access {
             credentials: login.credentials()?,
             config: config.unwrap_or_default(),
-            insecure: self.insecure,
+            insecure: [self.insecure, own.insecure_registries.clone()].concat(),
             mirrors: self.mirrors,
         })
     }

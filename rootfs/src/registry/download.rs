@@ -19,9 +19,10 @@ use guardian_contract::log;
 
 use super::client::Client;
 use super::partial::Partial;
+use crate::held::is_still;
 use crate::layer::{Blob, Layer};
 use crate::progress::Progress;
-use crate::store::{Store, is_still};
+use crate::store::Store;
 
 /// Downloads at a time: more don't make a line faster, and registries count connections.
 const AT_A_TIME: usize = 4;
@@ -109,19 +110,22 @@ pub(crate) fn all(
     done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes what dead processes left; what a living one downloads or needs is its own.
+/// Removes what dead processes left, and returns how many things that were; what a living one
+/// downloads or needs is its own.
 ///
 /// # Errors
 /// When something can't be removed.
-pub(crate) fn sweep(store: &Store) -> anyhow::Result<()> {
-    let Ok(entries) = std::fs::read_dir(store.blobs()) else { return Ok(()) };
+pub(crate) fn sweep(store: &Store) -> anyhow::Result<usize> {
+    let Ok(entries) = std::fs::read_dir(store.blobs()) else { return Ok(0) };
+    let mut count = 0;
     for entry in entries {
         let path = entry.context("read the store")?.path();
         if let Ok(file) = File::open(&path) {
-            drop(Download { file, path });
+            drop(Download { file, path: path.clone() });
+            count += usize::from(!path.exists());
         }
     }
-    Ok(())
+    Ok(count)
 }
 
 /// Returns the layer's archive, downloaded by us or by another; `None` when the layer has come

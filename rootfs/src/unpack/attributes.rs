@@ -89,10 +89,12 @@ impl Unpacker<'_> {
     /// Lets a directory that the archive does not tell of look as it does in the layers below.
     pub(super) fn adopt(&mut self, path: &Path) -> anyhow::Result<()> {
         let found = self.lower.iter().find_map(|layer| look(layer, path));
-        if let Some(entry) = found {
-            self.directories.entry(path.into()).or_insert(entry);
+        match found {
+            Some(entry) if !self.directories.contains_key(path) => {
+                self.remember(path.into(), &entry)
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -31,6 +31,8 @@ impl Unpacker<'_> {
         let parent = self.open_or_make(up)?;
         let name = path.file_name().context("path without a name")?;
         if self.make_directory(parent, name)? {
+            self.implied =
+                self.implied.checked_sub(1).context("too many directories are implied")?;
             self.adopt(path)?;
         }
         self.root.dir(path).with_context(|| format!("open {}", path.display()))
@@ -74,8 +76,7 @@ impl Unpacker<'_> {
                 return Ok(());
             }
         }
-        self.directories.insert(path.into(), entry.clone());
-        Ok(())
+        self.remember(path.into(), entry)
     }
 
     /// Creates a regular file that did not exist before.
@@ -104,10 +105,7 @@ impl Unpacker<'_> {
         let whole = [Extent { offset: 0, length: entry.size }];
         for extent in entry.extents.as_deref().unwrap_or(&whole) {
             if entry.extents.is_some() {
-                self.room = self
-                    .room
-                    .checked_sub(extent.length)
-                    .context("uncompressed layer size exceeds quota")?;
+                self.charge(extent.length)?;
                 file.seek(SeekFrom::Start(extent.offset)).context("seek in sparse file")?;
             }
             data.data(extent.length, &mut |piece| file.write_all(piece))?;

@@ -5,6 +5,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use super::*;
 use crate::archive::{Extent, write};
 
+mod greedy;
+
 /// An archive of members with this content.
 fn archive(members: &[(Entry, &[u8])]) -> Vec<u8> {
     let mut archive = Vec::new();
@@ -250,7 +252,8 @@ fn whiteouts_mean_the_layers_below_in_any_order() {
         stat.file_type().is_char_device() && stat.rdev() == 0
     };
     let is_hiding = |place: &Place, name: &str| {
-        is_opaque(&std::fs::File::open(place.root().join(name)).unwrap().into())
+        let directory = std::fs::File::open(place.root().join(name)).unwrap();
+        is_marked(&directory, whiteout::OPAQUE_ATTRIBUTE)
     };
     let members = [
         file("d/.wh.gone"),

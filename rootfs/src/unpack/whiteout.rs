@@ -22,7 +22,7 @@ pub(crate) const PREFIX: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// The attribute by which overlay knows an opaque directory.
-const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
+pub(super) const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 
 impl Unpacker<'_> {
     /// Obeys a whiteout; tells whether the member was one.
@@ -69,10 +69,10 @@ pub(super) fn make_opaque(directory: &OwnedFd) -> anyhow::Result<()> {
         .context("make directory opaque")
 }
 
-/// Tells whether a directory is marked as opaque.
-pub(crate) fn is_opaque(directory: &OwnedFd) -> bool {
+/// Tells whether this attribute is there and says yes.
+pub(crate) fn is_marked(file: &impl AsFd, attribute: &str) -> bool {
     let mut value = [0; 1];
-    rustix::fs::fgetxattr(directory, OPAQUE_ATTRIBUTE, &mut value).is_ok() && value == *b"y"
+    rustix::fs::fgetxattr(file, attribute, &mut value).is_ok() && value == *b"y"
 }
 
 /// Tells whether `name` is an overlay whiteout.

@@ -17,12 +17,12 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 /// A layout on disk that grows layer by layer.
 pub(crate) struct Layout {
     path: PathBuf,
-    layers: Vec<Value>,
-    diff_ids: Vec<String>,
+    pub(crate) layers: Vec<Value>,
+    pub(crate) diff_ids: Vec<String>,
 }
 
 impl Layout {
-    fn new(bench: &Bench, name: &str) -> Self {
+    pub(crate) fn new(bench: &Bench, name: &str) -> Self {
         let path = bench.path(name);
         fs::create_dir_all(path.join("blobs/sha256")).unwrap();
         fs::write(path.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
@@ -30,7 +30,7 @@ impl Layout {
     }
 
     /// Adds a directory as a layer, every other one compressed.
-    fn push(&mut self, directory: &Path) {
+    pub(crate) fn push(&mut self, directory: &Path) {
         let (gzip, digests) = (self.layers.len().is_multiple_of(2), self.path.join("digests"));
         let mut ocitar = Command::new(program("ocitar"));
         ocitar.arg("create").arg("--digest-file").arg(&digests);
@@ -94,7 +94,7 @@ pub(crate) fn three_layers(bench: &Bench) -> Layout {
 }
 
 /// What can be seen of a tree.
-fn look(root: &Path) -> BTreeMap<PathBuf, String> {
+pub(crate) fn look(root: &Path) -> BTreeMap<PathBuf, String> {
     let mut seen = BTreeMap::new();
     let mut waiting = vec![root.to_owned()];
     while let Some(path) = waiting.pop() {

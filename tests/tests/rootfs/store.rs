@@ -208,3 +208,54 @@ fn limits_hold_and_leave_no_loop_device() {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+#[test]
+fn limits_of_every_size_hold() {
+    let Some(bench) = Bench::new("limits_of_every_size_hold") else { return };
+    let tar = bench.tar();
+    for limit in [1, 256 << 10, 4 << 20, 15 << 20, 16 << 20, 17 << 20, 200 << 20] {
+        let flags = ["--disk-limit-size-bytes", &limit.to_string(), "--exclude-image-from-quota"];
+        bench.done(&[&["create"], &flags[..], &[&tar, "x"]].concat());
+        let path = bench.path("store/images/x/rootfs/full");
+        let mut file = fs::File::create(path).unwrap();
+        let piece = vec![1; 4 << 10];
+        let mut written = 0;
+        let error = loop {
+            match std::io::Write::write(&mut file, &piece) {
+                Ok(length) => written += length,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+        let room = limit.max(256 << 10);
+        // ext4 keeps a fiftieth of a filesystem for itself.
+        let least = room - room / 40 - (32 << 10);
+        assert!(written <= room + (128 << 10) && written >= least, "{limit}: {written}");
+        drop(file);
+        bench.done(&["delete", "x"]);
+    }
+}
+
+/// ext4 without a journal looks at every inode freed in the last seconds before it takes one.
+#[test]
+fn files_removed_and_made_again_take_no_longer_each_time() {
+    let Some(bench) = Bench::new("files_removed_and_made_again_take_no_longer_each_time") else {
+        return;
+    };
+    let flags = ["--disk-limit-size-bytes", "100000000", "--exclude-image-from-quota"];
+    bench.done(&[&["create"], &flags[..], &[&bench.tar(), "x"]].concat());
+    let root = bench.path("store/images/x/rootfs/many");
+    let mut times = Vec::new();
+    for _ in 0..8 {
+        let start = Instant::now();
+        fs::create_dir(&root).unwrap();
+        for n in 0..4000 {
+            fs::write(root.join(n.to_string()), "").unwrap();
+        }
+        times.push(start.elapsed());
+        fs::remove_dir_all(&root).unwrap();
+    }
+    // Machines are noisy, so it is the fastest of the later ones that counts.
+    let later = times[4..].iter().min().unwrap();
+    assert!(*later < times[0].max(Duration::from_millis(100)) * 4, "{times:?}");
+}

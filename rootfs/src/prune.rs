@@ -1,0 +1,98 @@
+//! `rootfs prune`: all that nobody uses goes at once, whatever its size.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::collect::collect;
+use crate::image::Image;
+use crate::inventory::{Inventory, names};
+use crate::registry::download;
+use crate::store::Store;
+use crate::{layer, remove, trash};
+
+/// What was removed.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Pruned {
+    /// Unused layers.
+    layers: usize,
+    /// Bytes that they took.
+    layer_bytes: u64,
+    /// Images, layers and downloads that dead processes had begun, and what others had not finished
+    /// removing.
+    leftovers: usize,
+}
+
+impl std::fmt::Display for Pruned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { layers, layer_bytes, leftovers } = self;
+        write!(f, "Removed {layers} unused layers ({layer_bytes} bytes) and {leftovers} leftovers")
+    }
+}
+
+/// Removes unused layers and what dead processes left; a missing store has neither.
+///
+/// # Errors
+/// When something can't be removed, or the store stays in use.
+pub(crate) fn prune(store: &Store) -> anyhow::Result<Pruned> {
+    let mut pruned = Pruned::default();
+    if !store.exists() {
+        return Ok(pruned);
+    }
+    // Images first: a dead one's layers are unused.
+    pruned.leftovers += unfinished_images(store)?;
+    pruned.leftovers += unfinished_layers(store)?;
+    pruned.leftovers += trash::sweep(store)? + download::sweep(store)?;
+    let collected = collect(store)?;
+    (pruned.layers, pruned.layer_bytes) = (collected.layers, collected.bytes);
+    sizes_without_layer(store)?;
+    Ok(pruned)
+}
+
+/// Removes images whose creator died.
+fn unfinished_images(store: &Store) -> anyhow::Result<usize> {
+    let mut count = 0;
+    for stored in Inventory::take(store)?.images {
+        if stored.info.is_none()
+            && let Some(image) = Image::find_idle(store, &stored.id)?
+            && image.info()?.is_none()
+        {
+            image.delete(store)?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// Removes layers whose unpacker died: one that lives holds the layer's lock.
+fn unfinished_layers(store: &Store) -> anyhow::Result<usize> {
+    let partial: OwnedFd = layer::open_directory(&store.partial())?;
+    let mut count = 0;
+    for name in names(&store.partial())? {
+        if let Some(_lock) = store.try_lock_layer(&name.to_string_lossy())? {
+            remove::tree(&partial, &name)?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// Removes sizes of layers that were never finished, or were being collected when we crashed.
+fn sizes_without_layer(store: &Store) -> anyhow::Result<()> {
+    let meta = store.meta("").parent().context("the store has no sizes")?.to_owned();
+    for name in names(&meta)? {
+        let Some(chain_id) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
+            continue;
+        };
+        // Its unpacker writes the size first.
+        if !store.layer(chain_id).exists()
+            && let Some(_lock) = store.try_lock_layer(chain_id)?
+            && !store.layer(chain_id).exists()
+        {
+            remove::tree(&layer::open_directory(&meta)?, OsStr::new(&name))?;
+        }
+    }
+    Ok(())
+}
