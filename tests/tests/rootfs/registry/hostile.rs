@@ -318,6 +318,9 @@ fn who_waits_for_a_download_takes_over_from_the_dead() {
     let last = fake.asked("blobs/").pop().unwrap();
     assert_eq!(last.range, Some(format!("bytes={half}-")));
     assert!(scene.bench.stored("blobs").is_empty());
+    // What the dead one had begun goes when somebody asks for its id, or with the next prune.
+    assert_eq!(scene.bench.stored("images"), ["first", "other", "second"]);
+    scene.bench.done(&["delete", "first"]);
     assert_eq!(scene.bench.stored("images"), ["other", "second"]);
 }
 
