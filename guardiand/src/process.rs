@@ -166,6 +166,9 @@ impl Process {
                     () = &mut gone => break,
                 }
             }
+            // What is left now is no more than a pipe holds.
+            process.stdout.hurry();
+            process.stderr.hurry();
             let ending = read_ending(&process.dir);
             // A descendant may hold the output open for ever; its ancestor's end must not wait
             // for that. What the process itself wrote is in the pipe by now, and is read first.
@@ -298,6 +301,7 @@ async fn copy(receiver: &pipe::Receiver, fanout: &Fanout) -> io::Result<()> {
                     false => buffer.split().freeze(),
                 };
                 fanout.push(chunk);
+                fanout.make_room().await;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 // Nothing at hand: an idle stream keeps no buffer.

@@ -70,18 +70,19 @@ impl Process {
         Ok(Self { id, stdout, stderr, control })
     }
 
-    /// Sends standard input; `None` ends it.
+    /// Sends standard input, so many times; `None` ends it.
     ///
     /// # Errors
     /// When the server is gone.
-    pub fn input(&mut self, text: Option<&str>) -> anyhow::Result<()> {
+    pub fn input(&mut self, text: Option<&str>, times: usize) -> anyhow::Result<()> {
         let message = ProcessPayload {
             process_id: Some(self.id.clone()),
             source: Some(0),
             data: text.map(str::to_owned),
             ..ProcessPayload::default()
         };
-        Ok(self.control.get_mut().write_all(&encode_line(&message)?)?)
+        let line = encode_line(&message)?;
+        (0..times).try_for_each(|_| Ok(self.control.get_mut().write_all(&line)?))
     }
 
     /// Waits for the end, and returns the exit code.

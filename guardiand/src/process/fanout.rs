@@ -2,12 +2,16 @@
 //! up the process or another reader, and what is kept is bounded in bytes.
 //!
 //! All readers share one queue of chunks; a reader is a position in it. A chunk goes when the
-//! last reader has passed it. A reader that falls behind by more than the limit loses the oldest
-//! bytes: the process is never blocked, which is Garden's promise. A stream with scrollback keeps its
+//! last reader has passed it.
+//!
+//! A reader that keeps up with [`PACE_BYTES`] in [`PATIENCE`] gets every byte: the process waits for
+//! it. One that does not has the process wait once, for that time, and never again until it has
+//! caught up; if it falls behind by more than its limit, it loses the oldest bytes. A stream with scrollback keeps its
 //! latest bytes for readers yet to come, and one without it until the first has come.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -17,6 +21,15 @@ use crate::container::lock;
 /// How far behind a reader may be, in bytes: gdn's 4000 chunks, rounded down to what a slow
 /// reader of a 50 MB burst needs.
 pub(crate) const LIMIT_BYTES: usize = 64 << 20;
+
+/// From how far behind on a reader is waited for, in bytes.
+const HIGH_BYTES: u64 = 16 << 20;
+
+/// How long a reader has for taking [`PACE_BYTES`].
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a reader must take to be waited for, in bytes: a tenth of what a slow network carries.
+const PACE_BYTES: u64 = 1 << 20;
 
 /// What is kept for somebody who may never come, in bytes.
 pub(crate) const IDLE_LIMIT_BYTES: usize = 1 << 20;
@@ -29,7 +42,10 @@ const PIECE_BYTES: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct Fanout {
     queue: Mutex<Queue>,
+    /// Something came.
     changed: Notify,
+    /// Something was taken.
+    taken: Notify,
 }
 
 /// A reader's ticket.
@@ -49,6 +65,8 @@ struct Queue {
     /// Whether that goes on after the first has joined.
     has_scrollback: bool,
     is_over: bool,
+    /// Whether readers are not waited for any more.
+    is_last: bool,
 }
 
 #[derive(Debug)]
@@ -57,6 +75,8 @@ struct Reader {
     limit: usize,
     has_read: bool,
     is_over: bool,
+    /// Whether it has been waited for in vain.
+    is_slow: bool,
     lost_bytes: u64,
 }
 
@@ -65,7 +85,7 @@ impl Fanout {
     /// reader to come, or with scrollback for every one.
     pub(crate) fn keeping(has_scrollback: bool) -> Self {
         let queue = Queue { keeps: true, has_scrollback, ..Queue::default() };
-        Self { queue: Mutex::new(queue), changed: Notify::new() }
+        Self { queue: Mutex::new(queue), ..Self::default() }
     }
 
     /// Adds output. Never blocks.
@@ -74,6 +94,36 @@ impl Fanout {
             self.lock().push(chunk);
             self.changed.notify_waiters();
         }
+    }
+
+    /// Waits for readers that are far behind and keep up nevertheless.
+    pub(crate) async fn make_room(&self) {
+        loop {
+            let far_behind = self.lock().far_behind();
+            if far_behind.is_empty() {
+                return;
+            }
+            if tokio::time::timeout(PATIENCE, self.drained()).await.is_err() {
+                self.lock().give_up_on(&far_behind);
+            }
+        }
+    }
+
+    async fn drained(&self) {
+        loop {
+            // Registered before looking, so that a taking in between wakes us.
+            let taken = self.taken.notified();
+            if self.lock().far_behind().is_empty() {
+                return;
+            }
+            taken.await;
+        }
+    }
+
+    /// Says that what comes now is the last, and must not wait for anybody.
+    pub(crate) fn hurry(&self) {
+        self.lock().is_last = true;
+        self.taken.notify_waiters();
     }
 
     /// Says that no more output comes.
@@ -89,8 +139,14 @@ impl Fanout {
         queue.next_ticket += 1;
         let position = queue.kept_from();
         queue.keeps = queue.has_scrollback;
-        let reader =
-            Reader { position, limit: LIMIT_BYTES, has_read: false, is_over: false, lost_bytes: 0 };
+        let reader = Reader {
+            position,
+            limit: LIMIT_BYTES,
+            has_read: false,
+            is_over: false,
+            is_slow: false,
+            lost_bytes: 0,
+        };
         queue.readers.insert(ticket, reader);
         ticket
     }
@@ -136,6 +192,7 @@ impl Fanout {
         queue.trim();
         drop(queue);
         self.changed.notify_waiters();
+        self.taken.notify_waiters();
         lost
     }
 
@@ -145,7 +202,10 @@ impl Fanout {
             // Registered before looking, so that a push in between wakes us.
             let changed = self.changed.notified();
             match self.lock().take(ticket) {
-                Taken::Chunk(chunk) => return Some(chunk),
+                Taken::Chunk(chunk) => {
+                    self.taken.notify_waiters();
+                    return Some(chunk);
+                }
                 Taken::End => return None,
                 Taken::Nothing => {}
             }
@@ -217,14 +277,37 @@ impl Queue {
         let (position, is_over) = (reader.position, reader.is_over || self.is_over);
         match self.at(position) {
             Some(chunk) => {
+                let end = self.end;
                 if let Some(reader) = self.readers.get_mut(&ticket) {
                     reader.position = position + chunk.len() as u64;
+                    reader.is_slow &= end - reader.position > IDLE_LIMIT_BYTES as u64;
                 }
                 self.trim();
                 Taken::Chunk(chunk)
             }
             None if is_over => Taken::End,
             None => Taken::Nothing,
+        }
+    }
+
+    /// Returns who is far behind and worth waiting for, and where.
+    fn far_behind(&self) -> Vec<(Ticket, u64)> {
+        if self.is_last {
+            return Vec::new();
+        }
+        let far = |reader: &Reader| {
+            !reader.is_over && !reader.is_slow && self.end - reader.position > HIGH_BYTES
+        };
+        let readers = self.readers.iter().filter(|(_, reader)| far(reader));
+        readers.map(|(ticket, reader)| (*ticket, reader.position)).collect()
+    }
+
+    /// Waits no longer for those who have not taken enough since they were there.
+    fn give_up_on(&mut self, waited_for: &[(Ticket, u64)]) {
+        for (ticket, position) in waited_for {
+            if let Some(reader) = self.readers.get_mut(ticket) {
+                reader.is_slow = reader.position - position < PACE_BYTES;
+            }
         }
     }
 
@@ -326,6 +409,48 @@ mod tests {
         let ticket = fanout.join();
         fanout.end();
         assert_eq!(all(&fanout, ticket).await, text);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_keeps_up_is_waited_for_and_gets_all() {
+        let (fanout, chunk) = (Fanout::default(), Bytes::from(vec![0; 1 << 20]));
+        let reader = fanout.join();
+        let total = 4 * LIMIT_BYTES;
+        let writing = async {
+            for _ in 0..total / chunk.len() {
+                fanout.push(chunk.clone());
+                fanout.make_room().await;
+            }
+            fanout.end();
+        };
+        let reading = async {
+            let mut length = 0;
+            while let Some(chunk) = fanout.next(reader).await {
+                length += chunk.len();
+                tokio::time::sleep(PATIENCE / 2).await;
+            }
+            length
+        };
+        let ((), length) = tokio::join!(writing, reading);
+        assert_eq!((length, fanout.leave(reader)), (total, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_keep_up_holds_the_process_up_once() {
+        let (fanout, chunk) = (Fanout::default(), Bytes::from(vec![0; 1 << 20]));
+        let reader = fanout.join();
+        fanout.push(chunk.clone());
+        let _ = fanout.next(reader).await;
+        let start = tokio::time::Instant::now();
+        for _ in 0..2 * LIMIT_BYTES / chunk.len() {
+            fanout.push(chunk.clone());
+            fanout.make_room().await;
+        }
+        assert_eq!(start.elapsed(), PATIENCE);
+        fanout.end();
+        assert_eq!(all(&fanout, reader).await.len(), LIMIT_BYTES);
+        // It has caught up, and is waited for again.
+        assert!(!fanout.lock().readers[&reader].is_slow);
     }
 
     #[tokio::test]

@@ -130,10 +130,8 @@ fn api_in(daemon: &Daemon, handle: &str) -> anyhow::Result<f64> {
     let start = Instant::now();
     let mut process = Process::run(daemon, handle, &spec)?;
     let text = "x".repeat(MESSAGE_BYTES);
-    for _ in 0..(MEGABYTES << 20) / MESSAGE_BYTES {
-        process.input(Some(&text))?;
-    }
-    process.input(None)?;
+    process.input(Some(&text), (MEGABYTES << 20) / MESSAGE_BYTES)?;
+    process.input(None, 1)?;
     ensure!(process.wait()? == 0, "cat failed");
     Ok(per_second(start))
 }
