@@ -9,6 +9,8 @@ use std::process::{Command, Output};
 use guardian_tests::daemon::{Daemon, Options};
 use guardian_tests::{host, image, skip};
 
+#[path = "garden/crowd.rs"]
+mod crowd;
 #[path = "garden/failure.rs"]
 mod failure;
 #[path = "garden/file.rs"]
