@@ -143,10 +143,11 @@ async fn follow(
         // All its output was written when it ends; a client that does not read it waits for itself.
         tokio::select! {
             () = relay.ended() => {}
-            () = obey(socket, process) => return Ok(None),
-            () = context.stopped() => return Ok(None),
+            () = obey(socket, process) => {}
+            () = context.stopped() => {}
         }
     }
+    attachments.abandon(attachment);
     Ok(Some(match ending {
         Ending::Code(code) => Reply::Exited(code),
         Ending::Unknown(text) => Reply::Failed(ApiError::other(text)),

@@ -191,6 +191,7 @@ async fn send_output(
                 return;
             }
         }
+        context.guardian.attachments.forget_if_done(&attachment);
     }
     wire.linger().await;
 }

@@ -2,12 +2,13 @@
 //! client asks for the output.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use guardian_contract::log;
 use serde_json::json;
+use tokio::task::AbortHandle;
 
 use super::Process;
 use super::fanout::{Fanout, IDLE_LIMIT_BYTES, Ticket};
@@ -35,6 +36,10 @@ pub(crate) struct Attachment {
     pub(crate) process: Arc<Process>,
     stdout: Ticket,
     stderr: Ticket,
+    /// Whether its client has heard the end.
+    is_finished: AtomicBool,
+    /// What is to happen when nobody has asked for long enough.
+    timer: Mutex<Option<AbortHandle>>,
 }
 
 impl Attachment {
@@ -44,6 +49,22 @@ impl Attachment {
             Output::Stdout => (&self.process.stdout, self.stdout),
             Output::Stderr => (&self.process.stderr, self.stderr),
         }
+    }
+
+    /// Does `work` after the retention time, and nothing that was to be done before.
+    fn after_retention(&self, work: impl FnOnce() + Send + 'static) {
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(RETENTION).await;
+            work();
+        });
+        if let Some(before) = lock(&self.timer).replace(task.abort_handle()) {
+            before.abort();
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.is_finished.load(Ordering::SeqCst)
+            && self.both().iter().all(|(fanout, ticket)| fanout.is_done(*ticket))
     }
 
     fn both(&self) -> [(&Fanout, Ticket); 2] {
@@ -67,16 +88,14 @@ impl Attachments {
             stdout: process.stdout.join(),
             stderr: process.stderr.join(),
             process: Arc::clone(process),
+            is_finished: AtomicBool::new(false),
+            timer: Mutex::default(),
         });
         self.lock().insert(id, Arc::clone(&attachment));
         let unasked = Arc::downgrade(&attachment);
-        tokio::spawn(async move {
-            tokio::time::sleep(RETENTION).await;
-            if let Some(attachment) = unasked.upgrade() {
-                attachment
-                    .both()
-                    .into_iter()
-                    .for_each(|(fanout, ticket)| fanout.shrink_unless_read(ticket));
+        attachment.after_retention(move || {
+            for (fanout, ticket) in unasked.upgrade().iter().flat_map(|unasked| unasked.both()) {
+                fanout.shrink_unless_read(ticket);
             }
         });
         attachment
@@ -91,11 +110,18 @@ impl Attachments {
     /// queued. It can be found for a while longer.
     pub(crate) fn finish(self: &Arc<Self>, attachment: &Arc<Attachment>) {
         attachment.both().into_iter().for_each(|(fanout, ticket)| fanout.finish(ticket));
-        let (all, attachment) = (Arc::clone(self), Arc::clone(attachment));
-        tokio::spawn(async move {
-            tokio::time::sleep(RETENTION).await;
-            all.forget(&attachment);
-        });
+        attachment.is_finished.store(true, Ordering::SeqCst);
+        let (all, kept) = (Arc::clone(self), Arc::clone(attachment));
+        attachment.after_retention(move || all.forget(&kept));
+        self.forget_if_done(attachment);
+    }
+
+    /// Forgets an attachment that has given all there is: whoever asks again gets the same as from
+    /// one that never was, which is nothing.
+    pub(crate) fn forget_if_done(&self, attachment: &Attachment) {
+        if attachment.is_done() {
+            self.forget(attachment);
+        }
     }
 
     /// Ends an attachment whose client has gone: nothing more is kept for it.
@@ -106,6 +132,9 @@ impl Attachments {
 
     fn forget(&self, attachment: &Attachment) {
         self.lock().remove(&attachment.id);
+        if let Some(timer) = lock(&attachment.timer).take() {
+            timer.abort();
+        }
         let lost = attachment.both().map(|(fanout, ticket)| fanout.leave(ticket));
         if lost != [0, 0] {
             let data = json!({"process": attachment.process.id.as_str(), "bytes": lost});

@@ -75,6 +75,8 @@ struct Reader {
     limit: usize,
     has_read: bool,
     is_over: bool,
+    /// Whether it has been told the end.
+    is_done: bool,
     /// Whether it has been waited for in vain.
     is_slow: bool,
     lost_bytes: u64,
@@ -144,6 +146,7 @@ impl Fanout {
             limit: LIMIT_BYTES,
             has_read: false,
             is_over: false,
+            is_done: false,
             is_slow: false,
             lost_bytes: 0,
         };
@@ -156,7 +159,7 @@ impl Fanout {
         let queue = self.lock();
         let mut position = queue.kept_from();
         let mut kept = Vec::new();
-        while let Some(chunk) = queue.at(position) {
+        while let Some(chunk) = at(&queue.chunks, position) {
             kept.extend_from_slice(&chunk);
             position += chunk.len() as u64;
         }
@@ -175,6 +178,11 @@ impl Fanout {
     /// Tells whether this reader was ever asked for.
     pub(crate) fn has_read(&self, ticket: Ticket) -> bool {
         self.lock().readers.get(&ticket).is_some_and(|reader| reader.has_read)
+    }
+
+    /// Tells whether this reader has read all there will be, or has left.
+    pub(crate) fn is_done(&self, ticket: Ticket) -> bool {
+        self.lock().readers.get(&ticket).is_none_or(|reader| reader.is_done)
     }
 
     /// Says that this reader gets what is queued and then the end, whatever comes later.
@@ -254,15 +262,6 @@ impl Queue {
         self.chunks.front().map_or(self.end, |(start, _)| *start)
     }
 
-    /// Returns what there is from a position on to the end of a chunk.
-    fn at(&self, position: u64) -> Option<Bytes> {
-        let index =
-            self.chunks.partition_point(|(start, bytes)| start + bytes.len() as u64 <= position);
-        let (start, bytes) = self.chunks.get(index)?;
-        let skip = usize::try_from(position.saturating_sub(*start)).unwrap_or(0);
-        Some(bytes.slice(skip..))
-    }
-
     /// Where a reader begins that joins now.
     fn kept_from(&self) -> u64 {
         match self.keeps {
@@ -272,20 +271,20 @@ impl Queue {
     }
 
     fn take(&mut self, ticket: Ticket) -> Taken {
+        let (chunks, end) = (&self.chunks, self.end);
         let Some(reader) = self.readers.get_mut(&ticket) else { return Taken::End };
         reader.has_read = true;
-        let (position, is_over) = (reader.position, reader.is_over || self.is_over);
-        match self.at(position) {
+        match at(chunks, reader.position) {
             Some(chunk) => {
-                let end = self.end;
-                if let Some(reader) = self.readers.get_mut(&ticket) {
-                    reader.position = position + chunk.len() as u64;
-                    reader.is_slow &= end - reader.position > IDLE_LIMIT_BYTES as u64;
-                }
+                reader.position += chunk.len() as u64;
+                reader.is_slow &= end - reader.position > IDLE_LIMIT_BYTES as u64;
                 self.trim();
                 Taken::Chunk(chunk)
             }
-            None if is_over => Taken::End,
+            None if reader.is_over || self.is_over => {
+                reader.is_done = true;
+                Taken::End
+            }
             None => Taken::Nothing,
         }
     }
@@ -328,6 +327,14 @@ impl Queue {
             self.chunks.pop_front();
         }
     }
+}
+
+/// Returns what there is from a position on to the end of a chunk.
+fn at(chunks: &VecDeque<(u64, Bytes)>, position: u64) -> Option<Bytes> {
+    let index = chunks.partition_point(|(start, bytes)| start + bytes.len() as u64 <= position);
+    let (start, bytes) = chunks.get(index)?;
+    let skip = usize::try_from(position.saturating_sub(*start)).unwrap_or(0);
+    Some(bytes.slice(skip..))
 }
 
 #[cfg(test)]
