@@ -85,6 +85,19 @@ impl Process {
         (0..times).try_for_each(|_| Ok(self.control.get_mut().write_all(&line)?))
     }
 
+    /// Sends a signal: 0 is SIGTERM, 1 is SIGKILL.
+    ///
+    /// # Errors
+    /// When the server is gone.
+    pub fn signal(&mut self, signal: i64) -> anyhow::Result<()> {
+        let message = ProcessPayload {
+            process_id: Some(self.id.clone()),
+            signal: Some(signal),
+            ..ProcessPayload::default()
+        };
+        Ok(self.control.get_mut().write_all(&encode_line(&message)?)?)
+    }
+
     /// Waits for the end, and returns the exit code.
     ///
     /// # Errors

@@ -33,7 +33,9 @@ fn make_in(group: &Path, process_id: &Handle) -> anyhow::Result<()> {
     let leaf = group.join(process_id.as_str());
     std::fs::create_dir(&leaf).with_context(|| format!("make cgroup {}", leaf.display()))?;
     for file in CPUSET {
-        if let Ok(value) = std::fs::read(group.join(file)) {
+        // A version 2 leaf has no such file: limits stay the container's there.
+        if leaf.join(file).exists() {
+            let value = std::fs::read(group.join(file)).context("read the container's cpuset")?;
             let told = || format!("set {file} of {}", leaf.display());
             std::fs::write(leaf.join(file), value).with_context(told)?;
         }

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use guardian_contract::depot::Init;
+use guardian_tests::api::Process;
 use guardian_tests::daemon::Daemon;
+use guardian_tests::skip;
 use serde_json::Value;
 
 use crate::{code, ctl, with_each_runtime};
@@ -12,7 +14,9 @@ use crate::{code, ctl, with_each_runtime};
 const DAEMON: &str = "(setsid sh -c 'sleep 1; echo done > /tmp/done' >/dev/null 2>&1 &); exit 3";
 
 fn groups(handle: &str, process: &str) -> Vec<String> {
-    let roots = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+    let top = std::path::PathBuf::from("/sys/fs/cgroup");
+    let below = std::fs::read_dir(&top).unwrap().flatten().map(|entry| entry.path());
+    let roots = below.chain([top]);
     let leaves = roots.map(|root| root.join("garden").join(handle).join(process));
     leaves.filter(|leaf| leaf.is_dir()).map(|leaf| leaf.display().to_string()).collect()
 }
@@ -35,10 +39,8 @@ fn a_daemon_keeps_its_ancestor_running() {
         assert_eq!(code(&ctl(daemon, &words)), 3);
         assert!(start.elapsed() >= Duration::from_millis(950), "{:?}", start.elapsed());
         assert_eq!(daemon.ctl(&["exec", &handle, "--", "cat", "/tmp/done"]).unwrap(), "done\n");
-        let start = Instant::now();
-        let without = ["exec", "--id", "u", &handle, "--", "sh", "-c", DAEMON];
-        assert_eq!(code(&ctl(daemon, &without)), 3);
-        assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
+        let long = DAEMON.replace("sleep 1;", "sleep 1000;");
+        assert_eq!(code(&ctl(daemon, &["exec", &handle, "--", "sh", "-c", &long])), 3);
         gone(&handle, "t");
     });
 }
@@ -53,10 +55,14 @@ fn a_tree_is_known_killed_and_measured_as_one() {
         daemon.ctl(&words).unwrap();
         std::thread::sleep(Duration::from_millis(200));
         assert!(is_running(daemon, &handle, "t"));
-        let metrics = daemon.ctl(&["--json", "metrics", "t"]);
-        let metrics: Value = serde_json::from_str(&metrics.unwrap()).unwrap();
-        // The three, and their ancestor, which its keeper has not let go; not the container's init.
-        assert_eq!(metrics["PidStat"]["Current"], 4, "{metrics}");
+        if std::path::Path::new("/sys/fs/cgroup/memory").exists() {
+            let metrics = daemon.ctl(&["--json", "metrics", "t"]);
+            let metrics: Value = serde_json::from_str(&metrics.unwrap()).unwrap();
+            // The three, and their ancestor, which its keeper has not let go; not the container's init.
+            assert_eq!(metrics["PidStat"]["Current"], 4, "{metrics}");
+        } else {
+            skip::note("metrics of a tree", "with cgroup v2 alone a leaf has no controllers");
+        }
 
         // A new server knows it as what it is.
         daemon.kill().unwrap();
@@ -65,14 +71,9 @@ fn a_tree_is_known_killed_and_measured_as_one() {
         let init = daemon.path("depot").join(&handle).join("pidfile");
         let init =
             Init::of(std::fs::read_to_string(init).unwrap().trim().parse().unwrap()).unwrap();
-        let mut client = daemon.guardctl().args(["attach", &handle, "t"]).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(200));
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(client.id()).unwrap());
-        for _ in 0..2 {
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        assert_eq!(client.wait().unwrap().code(), Some(4));
+        let mut client = Process::attach(daemon, &handle, "t").unwrap();
+        client.signal(1).unwrap();
+        assert_eq!(client.wait().unwrap(), 4);
         assert!(init.is_alive(), "only the tree was killed");
         gone(&handle, "t");
     });
