@@ -19,6 +19,7 @@ use guardian_contract::run::Answer;
 use crate::config::{Config, disk_limit};
 use crate::create::{self, Limit, Show};
 use crate::image::{self, Image};
+use crate::maps;
 use crate::overlay::Way;
 use crate::progress::Style;
 use crate::pull;
@@ -40,7 +41,8 @@ pub struct Cli {
     /// [default: /var/lib/guardian/rootfs]
     #[arg(long, value_name = "DIR", global = true)]
     store: Option<PathBuf>,
-    /// Show users of the image through this map (repeatable); none makes a privileged image
+    /// Show users of the image through this map (repeatable); none makes a privileged image, unless
+    /// init-store was given one
     #[arg(long = "uid-mapping", value_name = "CONTAINER:HOST:SIZE", global = true)]
     uid_mappings: Vec<IdMapping>,
     /// Show groups of the image through this map (repeatable)
@@ -113,7 +115,7 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Make the store
+    /// Make the store; id mappings given here hold for every create without any
     InitStore,
     /// Remove the store with all its images
     DeleteStore,
@@ -176,10 +178,10 @@ pub fn run(cli: Cli) -> anyhow::Result<Answer> {
     let store = Store::at(store.unwrap_or(Path::new(STORE)))?;
     let maps = IdMaps { uid: cli.uid_mappings, gid: cli.gid_mappings };
     let layer_bytes = cli.max_layer_bytes;
-    let show = Show { maps, way: cli.overlay };
     match cli.verb {
         Verb::Create(request) => {
             let access = cli.registries.access(&request.login, &config)?;
+            let show = Show { maps: maps::choose(&store, maps)?, way: cli.overlay };
             run_create(&store, &show, &config, layer_bytes, &request, &access)
         }
         Verb::Pull(request) => {
@@ -203,7 +205,11 @@ pub fn run(cli: Cli) -> anyhow::Result<Answer> {
         Verb::Df { json: false } => Ok(Answer::Text(df::df(&store)?.table())),
         Verb::Prune { json: true } => Answer::json(&prune::prune(&store)?),
         Verb::Prune { json: false } => Ok(Answer::Text(prune::prune(&store)?.to_string())),
-        Verb::InitStore => store.create().map(|()| Answer::Silent),
+        Verb::InitStore => {
+            store.create()?;
+            maps::record(&store, &maps)?;
+            Ok(Answer::Silent)
+        }
         Verb::DeleteStore => image::delete_store(&store).map(|()| Answer::Silent),
         Verb::HoldUserNamespace => userns::hold().map(|()| Answer::Silent),
     }

@@ -28,6 +28,7 @@ mod inventory;
 mod layer;
 mod layout;
 mod manifest;
+mod maps;
 pub mod nstar;
 pub mod ocitar;
 mod overlay;

@@ -9,6 +9,7 @@
 //! STORE/locks/CHAIN         held while the layer is unpacked
 //! STORE/locks/gate          held shared by who is about to use layers, alone by who collects them
 //! STORE/partial/CHAIN       a layer being unpacked, or what a dead process left of it
+//! STORE/maps.json           the id maps that `init-store` was given
 //! STORE/blobs/DIGEST        a layer's archive being downloaded, or what a dead process left of it
 //! STORE/trash/…             images and layers being removed, or what a dead process left of them
 //! ```
@@ -85,6 +86,10 @@ impl Store {
 
     pub(crate) fn meta(&self, chain_id: &str) -> PathBuf {
         self.path("meta").join(format!("{chain_id}.json"))
+    }
+
+    pub(crate) fn maps(&self) -> PathBuf {
+        self.path("maps.json")
     }
 
     pub(crate) fn partial(&self) -> PathBuf {

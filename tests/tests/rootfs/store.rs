@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::process::Stdio;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use guardian_contract::image::Stats;
@@ -49,6 +50,44 @@ fn store_verbs_can_be_repeated() {
     }
     assert!(!bench.path("store").exists());
     assert_eq!(bench.mounts(), 0);
+}
+
+#[test]
+fn maps_given_to_init_store_hold_for_images_without_any() {
+    let Some(bench) = Bench::new("maps_given_to_init_store_hold_for_images_without_any") else {
+        return;
+    };
+    bench.done(&["init-store"]);
+    let said = bench.refused(&["init-store", "--uid-mapping", "1:1:10", "--gid-mapping", "0:1:1"]);
+    assert!(said.contains("must map id 0"), "{said}");
+    bench.done(&[&MAPS[..], &["init-store"]].concat());
+    let other_order = [&MAPS[2..4], &MAPS[..2], &MAPS[4..], &["init-store"]].concat();
+    bench.done(&other_order);
+    bench.done(&["init-store"]);
+    let said = bench.refused(&["init-store", "--uid-mapping", "0:7:9", "--gid-mapping", "0:7:9"]);
+    assert!(said.contains("provided UID mappings do not match"), "{said}");
+    let owner = |(root, _): (PathBuf, _)| fs::metadata(root.join("bin/busybox")).unwrap().uid();
+    let tar = bench.tar();
+    assert_eq!(owner(bench.create(&[], &tar, "store-s")), 4_294_967_294);
+    let flags = ["--uid-mapping", "0:100000:65536", "--gid-mapping", "0:100000:65536"];
+    assert_eq!(owner(bench.create(&flags, &tar, "flags")), 100_000);
+}
+
+#[test]
+fn a_limited_image_that_is_not_mounted_here_has_no_stats() {
+    let Some(bench) = Bench::new("a_limited_image_that_is_not_mounted_here_has_no_stats") else {
+        return;
+    };
+    let limit = ["create", "--disk-limit-size-bytes", "20000000", "--exclude-image-from-quota"];
+    bench.done(&[&limit[..], &[&bench.tar(), "limited"]].concat());
+    let stats: Stats = serde_json::from_str(&bench.done(&["stats", "limited"])).unwrap();
+    assert!(stats.disk_usage.exclusive_bytes_used < 1 << 20, "{stats:?}");
+    let merged = bench.path("store/images/limited/rootfs");
+    assert!(Command::new("umount").arg(&merged).status().unwrap().success());
+    let said = bench.refused(&["stats", "limited"]);
+    assert!(said.contains("is not mounted here"), "{said}");
+    bench.done(&["delete", "limited"]);
+    assert!(bench.stored("images").is_empty());
 }
 
 #[test]
