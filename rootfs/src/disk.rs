@@ -21,6 +21,8 @@ const GROUP: u64 = 8 * BLOCK;
 /// away again for five seconds, and looks at each of those for every new file, so that removing and
 /// making some thousand files takes ten times as long.
 const JOURNAL: u64 = 1024 * BLOCK;
+/// statfs(2)'s number for overlays.
+const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
 const INODE: u64 = 256;
 /// One inode for so many bytes, as mke2fs.conf(5) has it.
 const BYTES_PER_INODE: u64 = 16384;
@@ -96,8 +98,13 @@ fn device_of(disk: &Path) -> anyhow::Result<Option<String>> {
 /// its upper directory.
 ///
 /// # Errors
-/// When it can't be looked at.
+/// When it can't be looked at, or is not mounted here: after a restart of the host, or of a daemon
+/// that has a mount namespace of its own. The host's filesystem would answer then.
 pub(crate) fn used(merged: &Path) -> anyhow::Result<u64> {
+    let kind = rustix::fs::statfs(merged).context("look at the image's filesystem")?.f_type;
+    if kind != OVERLAY {
+        bail!("{} is not mounted here", merged.display());
+    }
     let filesystem = rustix::fs::statvfs(merged).context("look at the image's filesystem")?;
     let used = filesystem.f_blocks.saturating_sub(filesystem.f_bfree) * filesystem.f_frsize;
     Ok(used.saturating_sub(OWN))
