@@ -63,7 +63,7 @@ pub struct Cli {
     #[arg(long, value_name = "FILE", global = true)]
     log_file: Option<PathBuf>,
     /// Show owners in this way only, instead of in the best one that works
-    #[arg(long, value_enum, value_name = "WAY", hide = true, global = true)]
+    #[arg(long, value_enum, value_name = "WAY", global = true)]
     overlay: Option<Way>,
     #[command(subcommand)]
     verb: Verb,
@@ -181,7 +181,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Answer> {
     match cli.verb {
         Verb::Create(request) => {
             let access = cli.registries.access(&request.login, &config)?;
-            let show = Show { maps: maps::choose(&store, maps)?, way: cli.overlay };
+            let show = maps::choose(&store, Show { maps, way: cli.overlay })?;
             run_create(&store, &show, &config, layer_bytes, &request, &access)
         }
         Verb::Pull(request) => {

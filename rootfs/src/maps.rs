@@ -6,6 +6,8 @@ use guardian_contract::fault::Fault;
 use guardian_contract::file::{read_json, replace_json};
 use guardian_contract::ids::IdMaps;
 
+use crate::create::Show;
+use crate::overlay::Way;
 use crate::owner::Owner;
 use crate::store::Store;
 
@@ -31,12 +33,22 @@ pub(crate) fn record(store: &Store, maps: &IdMaps) -> anyhow::Result<()> {
     Err(Fault::invalid(text).into())
 }
 
-/// Returns the maps to use: those of the flags, or else those of the store.
+/// Returns how an image is to be shown: as the flags say, or else through the store's maps.
+///
+/// Who relies on those is gdn, which makes working directories in a container as the host's root.
+/// It has no id in the maps, so where what it writes is mapped the kernel lets it make nothing
+/// (`EOVERFLOW`).
 ///
 /// # Errors
 /// When the store's can't be read.
-pub(crate) fn choose(store: &Store, flags: IdMaps) -> anyhow::Result<IdMaps> {
-    if is_none(&flags) { Ok(read(store)?.unwrap_or_default()) } else { Ok(flags) }
+pub(crate) fn choose(store: &Store, flags: Show) -> anyhow::Result<Show> {
+    if !is_none(&flags.maps) {
+        return Ok(flags);
+    }
+    Ok(match read(store)? {
+        Some(maps) => Show { maps, way: flags.way.or(Some(Way::LowerOnly)) },
+        None => flags,
+    })
 }
 
 fn read(store: &Store) -> anyhow::Result<Option<IdMaps>> {

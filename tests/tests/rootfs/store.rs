@@ -1,7 +1,7 @@
 //! The image plugin's verbs, without a container.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -66,11 +66,18 @@ fn maps_given_to_init_store_hold_for_images_without_any() {
     bench.done(&["init-store"]);
     let said = bench.refused(&["init-store", "--uid-mapping", "0:7:9", "--gid-mapping", "0:7:9"]);
     assert!(said.contains("provided UID mappings do not match"), "{said}");
-    let owner = |(root, _): (PathBuf, _)| fs::metadata(root.join("bin/busybox")).unwrap().uid();
+    let owner = |path: PathBuf| fs::metadata(path).unwrap().uid();
     let tar = bench.tar();
-    assert_eq!(owner(bench.create(&[], &tar, "store-s")), 4_294_967_294);
+    let (root, _) = bench.create(&[], &tar, "store-s");
+    assert_eq!(owner(root.join("bin/busybox")), 4_294_967_294);
+    // As gdn does for a process's working directory, with no user namespace around it.
+    fs::create_dir(root.join("home/alice/new")).unwrap();
+    chown(root.join("home/alice/new"), Some(1001), Some(1010)).unwrap();
     let flags = ["--uid-mapping", "0:100000:65536", "--gid-mapping", "0:100000:65536"];
-    assert_eq!(owner(bench.create(&flags, &tar, "flags")), 100_000);
+    let (other, _) = bench.create(&flags, &tar, "flags");
+    assert_eq!(owner(other.join("bin/busybox")), 100_000);
+    let Some(container) = bench.container("store-s", &root, false) else { return };
+    assert_eq!(container.sh("stat -c %u:%g /home/alice/new"), "1001:1010");
 }
 
 #[test]
