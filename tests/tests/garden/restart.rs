@@ -50,6 +50,36 @@ fn a_process_outlives_kill_9_of_the_server() {
 }
 
 #[test]
+fn a_process_with_its_client_s_streams_does_not_notice() {
+    with_each_runtime("kill -9 and passed streams", |daemon| {
+        let handle = daemon.handle("passed");
+        daemon.ctl(&["create", "--handle", &handle]).unwrap();
+        let file = daemon.path("ticks");
+        let client = |out: Stdio| {
+            let words = ["exec", &handle, "--", "sh", "-c", TICKS];
+            daemon.guardctl().args(words).stdout(out).spawn().unwrap()
+        };
+        // A pipe is the process's own, a file is written by its client.
+        let mut piped = client(Stdio::piped());
+        let mut filed = client(std::fs::File::create(&file).unwrap().into());
+        let mut stdout = BufReader::new(piped.stdout.take().unwrap());
+        let mut said = String::new();
+        stdout.read_line(&mut said).unwrap();
+        while std::fs::metadata(&file).unwrap().len() == 0 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        daemon.kill().unwrap();
+        daemon.up().unwrap();
+        std::io::Read::read_to_string(&mut stdout, &mut said).unwrap();
+        let want: String = (0..60).map(|tick| format!("tick {tick}\n")).collect();
+        assert_eq!(said, want);
+        assert_eq!(piped.wait().unwrap().code(), Some(7));
+        assert_eq!(filed.wait().unwrap().code(), Some(7));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), want);
+    });
+}
+
+#[test]
 fn an_exit_while_the_server_is_away_is_known_afterwards() {
     with_each_runtime("exit while away", |daemon| {
         let handle = daemon.handle("away");

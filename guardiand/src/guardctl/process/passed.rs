@@ -11,10 +11,11 @@ use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use guardian_contract::control::{DESCRIPTORS, MAX_MESSAGE_BYTES, Reply, Request};
@@ -31,12 +32,25 @@ use crate::client::Client;
 /// A pipe's capacity.
 const CHUNK_BYTES: usize = 64 * 1024;
 
+/// How long a server that has gone may take to come back, and how often we look.
+const ABSENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(200);
+
 /// A process that has our streams.
 #[derive(Debug)]
 pub(crate) struct Passed {
     pub(super) id: String,
     packets: Arc<Packets>,
     streams: Streams,
+    /// What to ask a server that has been started anew.
+    again: Option<Again>,
+}
+
+/// A process that goes on without a server, since it has our streams: a new one knows how it ends.
+#[derive(Debug)]
+struct Again {
+    path: PathBuf,
+    request: Request,
 }
 
 impl Passed {
@@ -56,7 +70,8 @@ impl Passed {
         drop(theirs);
         match packets.receive()? {
             Reply::Started { process_id: id } => {
-                Ok(Some(Self { id, packets: Arc::new(packets), streams }))
+                let again = Again::new(path, request, &id);
+                Ok(Some(Self { id, packets: Arc::new(packets), streams, again }))
             }
             Reply::Failed(error) => Err(error.into()),
             Reply::Exited(_) => bail!("guardiand tells the end before the start"),
@@ -71,19 +86,50 @@ impl Passed {
         let outputs = self.streams.start(&events.sender)?;
         let (packets, sender) = (Arc::clone(&self.packets), events.sender.clone());
         let ended = outputs.ended;
+        let again = self.again;
         thread::spawn(move || {
-            let event = match packets.receive() {
-                Ok(Reply::Exited(status)) => Event::Exited(status),
-                Ok(Reply::Failed(error)) => {
-                    Event::Lost(anyhow!("process error: {}", error.message))
+            let event = loop {
+                match packets.receive() {
+                    Ok(Reply::Exited(status)) => break Event::Exited(status),
+                    Ok(Reply::Failed(error)) => {
+                        break Event::Lost(anyhow!("process error: {}", error.message));
+                    }
+                    Ok(Reply::Started { .. }) => {}
+                    Err(error) => match again.as_ref().and_then(Again::ask) {
+                        Some(socket) => packets.replace(socket),
+                        None => break Event::Lost(error),
+                    },
                 }
-                Ok(Reply::Started { .. }) => Event::Lost(anyhow!("guardiand starts it twice")),
-                Err(error) => Event::Lost(error),
             };
             let _ = sender.send(event);
             drop(ended);
         });
         decide(&events.receiver, outputs.count, &Remote::Passed(self.packets), None)
+    }
+}
+
+impl Again {
+    /// Only a process that was started here has our streams; one that was joined has the server's.
+    fn new(path: PathBuf, request: &Request, process_id: &str) -> Option<Self> {
+        let Request::Run { handle, .. } = request else { return None };
+        let (handle, process_id) = (handle.clone(), process_id.to_owned());
+        let request = Request::Attach { handle, process_id, forwards_stdin: false };
+        Some(Self { path, request })
+    }
+
+    /// Waits for a server, and asks it.
+    fn ask(&self) -> Option<Packets> {
+        let start = Instant::now();
+        while start.elapsed() < ABSENCE {
+            thread::sleep(LOOK);
+            let null = File::options().read(true).write(true).open("/dev/null").ok()?;
+            if let Ok(Some(packets)) = Packets::connect(&self.path, &self.request)
+                && packets.send(&self.request, &[null.as_fd(); DESCRIPTORS]).is_ok()
+            {
+                return Some(packets);
+            }
+        }
+        None
     }
 }
 
@@ -194,7 +240,7 @@ fn copy(from: &mut File, to: &mut File, watch: BorrowedFd<'_>) -> io::Result<()>
 
 /// The connection to the control socket.
 #[derive(Debug)]
-pub(super) struct Packets(OwnedFd);
+pub(super) struct Packets(Mutex<Arc<OwnedFd>>);
 
 impl Packets {
     /// Connects. `None` when nobody listens there for us, or the request is too long for it.
@@ -207,7 +253,22 @@ impl Packets {
         // A foreign server has no such socket, a dead one does not answer, and one that is not for
         // us says so.
         let connected = SocketAddrUnix::new(path).and_then(|address| connect(&socket, &address));
-        Ok(connected.is_ok().then_some(Self(socket)))
+        Ok(connected.is_ok().then_some(Self(Mutex::new(Arc::new(socket)))))
+    }
+
+    /// Goes on with another connection.
+    fn replace(&self, other: Self) {
+        *self.guard() = Arc::clone(&other.guard());
+    }
+
+    fn guard(&self) -> MutexGuard<'_, Arc<OwnedFd>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held while it is used, and no lock with it: whoever waits for a reply must not keep others
+    /// from sending.
+    fn socket(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.guard())
     }
 
     /// Sends a request.
@@ -226,14 +287,15 @@ impl Packets {
             bail!("too many descriptors");
         }
         let slices = [IoSlice::new(&packet)];
-        sendmsg(&self.0, &slices, &mut control, SendFlags::NOSIGNAL).context("ask guardiand")?;
+        sendmsg(self.socket(), &slices, &mut control, SendFlags::NOSIGNAL)
+            .context("ask guardiand")?;
         Ok(())
     }
 
     fn receive(&self) -> anyhow::Result<Reply> {
         let mut bytes = vec![0; MAX_MESSAGE_BYTES];
-        let (_, length) =
-            recv(&self.0, &mut bytes[..], RecvFlags::empty()).context("connection to guardiand")?;
+        let (_, length) = recv(self.socket(), &mut bytes[..], RecvFlags::empty())
+            .context("connection to guardiand")?;
         if length == 0 {
             bail!("guardiand closed the connection; the process may still run");
         }
