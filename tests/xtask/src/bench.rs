@@ -3,6 +3,7 @@
 
 mod floor;
 mod memory;
+mod network;
 mod ours;
 mod streams;
 mod table;
@@ -107,8 +108,11 @@ pub(crate) fn bench(args: &Args) -> anyhow::Result<()> {
         say(&table::render(&report));
         reports.push(report);
     }
+    let network = network::measure(args.count)?;
+    say(&table::render_network(&network, args.count));
     if let Some(path) = &args.json {
-        guardian_contract::file::replace_mode(path, &serde_json::to_vec_pretty(&reports)?, 0o644)?;
+        let all = serde_json::json!({"runtimes": reports, "network": network});
+        guardian_contract::file::replace_mode(path, &serde_json::to_vec_pretty(&all)?, 0o644)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::Report;
+use super::network::Network;
 
 /// Returns the table.
 pub(super) fn render(report: &Report) -> String {
@@ -51,4 +52,16 @@ pub(super) fn render(report: &Report) -> String {
     }
     let _ = write!(text, "{:<24}{:>9.0}", "stdin, API", streams.api_in);
     text
+}
+
+/// Returns the table of what a network costs.
+pub(super) fn render_network(network: &Network, count: usize) -> String {
+    let mut text = format!("\nnetsetup, {count} times each, milliseconds\n");
+    let _ = writeln!(text, "{:<24}{:>9}{:>9}", "", "p50", "p95");
+    for (name, times) in
+        [("up", network.up), ("up, a port mapped", network.up_mapped), ("down", network.down)]
+    {
+        let _ = writeln!(text, "{name:<24}{:>9.1}{:>9.1}", times.p50, times.p95);
+    }
+    text.trim_end().to_owned()
 }
