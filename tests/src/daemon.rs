@@ -104,6 +104,8 @@ impl Daemon {
             command.arg(format!("{flag}=--store")).arg(format!("{flag}={store}"));
         }
         command.args(&self.options.flags).stdin(std::process::Stdio::null());
+        // As from a login as root, which must make no difference.
+        command.env("XDG_RUNTIME_DIR", self.directory.path());
         // A group of its own: ctrl-c at the terminal is the caller's to handle.
         command.stdout(log.try_clone()?).stderr(log).process_group(0);
         command.spawn().context("start guardiand")

@@ -95,6 +95,8 @@ impl Runtime {
         use std::process::Stdio;
         let mut child = tokio::process::Command::new(&self.program)
             .args(args)
+            // crun would keep its state there, if this server was started from a login.
+            .env_remove("XDG_RUNTIME_DIR")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
