@@ -22,6 +22,7 @@ use crate::guardian::api_error;
 use crate::process::attach::Attachment;
 use crate::process::keeper::Passed;
 use crate::process::{Ending, Process};
+use crate::server::accept_failed;
 use relay::Relay;
 use socket::Socket;
 
@@ -42,11 +43,7 @@ pub(crate) async fn serve(context: Context, listener: Listener, busy: mpsc::Send
                     drop(busy);
                 });
             }
-            Err(error) => {
-                log::error("accept", &json!({"error": error.to_string()}));
-                // Out of descriptors, most likely: others must be closed first.
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            }
+            Err(error) => accept_failed(&error).await,
         }
     }
 }
@@ -105,8 +102,11 @@ async fn converse(context: &Context, socket: &Socket) -> anyhow::Result<Option<R
     }
 }
 
+/// Refuses what can't be had with passed streams.
 fn refuse(spec: &ProcessSpec, streams: &Passed) -> anyhow::Result<()> {
     ensure!(spec.tty.is_none(), Fault::invalid("a process with a terminal is run over HTTP"));
+    let text = "output that does not pass through the server can't be kept";
+    ensure!(!spec.keep_output, Fault::invalid(text));
     for (stream, name) in streams.iter().zip(["stdin", "stdout", "stderr"]) {
         // Whoever has a terminal open can type into it: TIOCSTI of ioctl_tty(2).
         let text = format!("{name} is a terminal, which no container may have; pass a pipe");

@@ -122,7 +122,7 @@ impl Process {
         let process = Self::started(id, dir, dadoo);
         match Pipes::open(&process.dir) {
             Ok(pipes) if keeper_is_alive(&process.dir.exit()) => process.watch(pipes, drain),
-            _ => process.end(read_ending(&process.dir)),
+            _ => process.read_end(),
         }
         Some(process)
     }
@@ -134,12 +134,16 @@ impl Process {
             return None;
         }
         let process = Self::started(id, dir, dadoo);
-        let outputs = [&process.stdout, &process.stderr];
-        for (output, path) in outputs.into_iter().zip(process.dir.kept_output()) {
+        process.read_end();
+        Some(process)
+    }
+
+    /// Ends with what a process that has ended left in its directory.
+    fn read_end(&self) {
+        for (output, path) in [&self.stdout, &self.stderr].into_iter().zip(self.dir.kept_output()) {
             output.push(std::fs::read(path).unwrap_or_default().into());
         }
-        process.end(read_ending(&process.dir));
-        Some(process)
+        self.end(read_ending(&self.dir));
     }
 
     /// Reads output and awaits the end, from now on, in the background. The end is told once the

@@ -78,11 +78,7 @@ pub(crate) async fn serve(flags: cli::Server) -> anyhow::Result<()> {
                     drop(busy);
                 });
             }
-            Err(error) => {
-                log::error("accept", &json!({"error": error.to_string()}));
-                // Out of descriptors, most likely: others must be closed first.
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            }
+            Err(error) => accept_failed(&error).await,
         }
     }
     log::info("stopping", &json!({}));
@@ -93,6 +89,12 @@ pub(crate) async fn serve(flags: cli::Server) -> anyhow::Result<()> {
     let _ = idle.recv().await;
     say_goodbye(&guardian);
     Ok(())
+}
+
+/// Waits a moment: out of descriptors, most likely, and others must be closed first.
+pub(crate) async fn accept_failed(error: &io::Error) {
+    log::error("accept", &json!({"error": error.to_string()}));
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
 }
 
 impl Listener {

@@ -57,6 +57,18 @@ pub fn output(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Returns the pids of the processes with this name and, in their arguments, this text.
+pub fn processes(name: &str, text: &str) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let is_wanted = |pid: &u32| {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
+        read("comm").is_ok_and(|comm| comm.trim() == name)
+            && read("cmdline").is_ok_and(|line| line.contains(text))
+    };
+    pids.filter(is_wanted).collect()
+}
+
 /// Runs `words[0]` with the other words; see [`output`].
 ///
 /// # Errors

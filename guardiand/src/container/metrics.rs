@@ -10,7 +10,6 @@ use guardian_contract::garden::{
 };
 use guardian_contract::image::DiskUsage;
 use guardian_contract::network::INTERFACE;
-use guardian_contract::process::ProcessDir;
 
 use super::{Container, pea};
 use crate::cgroup::{Cgroups, leaf};
@@ -44,8 +43,7 @@ impl Guardian {
         let unknown = || ApiError::container_not_found(process_id);
         let id: Handle = process_id.parse().map_err(|_| unknown())?;
         let dirs = self.all().into_iter().map(|container| container.bundle.process(&id));
-        let is_measured = |dir: &ProcessDir| pea::is_pea(dir) || dir.cgroup().exists();
-        let dir = dirs.into_iter().find(is_measured).ok_or_else(unknown)?;
+        let dir = dirs.into_iter().find(pea::has_own_group).ok_or_else(unknown)?;
         let groups = match std::fs::read_to_string(dir.cgroup()) {
             Ok(watched) => leaf::groups(Path::new(&watched))?,
             Err(_) => {

@@ -107,6 +107,12 @@ pub(crate) fn is_pea(dir: &ProcessDir) -> bool {
     dir.config().exists()
 }
 
+/// Tells whether a process has a control group of its own, which outlives it and tells what it uses:
+/// a pea, or one that counts with its descendants.
+pub(crate) fn has_own_group(dir: &ProcessDir) -> bool {
+    is_pea(dir) || dir.cgroup().exists()
+}
+
 /// Returns the process ids of a container's peas, running or not.
 pub(crate) fn all(bundle: &Bundle) -> Vec<Handle> {
     let entries = std::fs::read_dir(bundle.processes()).into_iter().flatten().flatten();

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use guardian_contract::depot::{Handle, Init};
 use guardian_contract::file::read_json;
 use guardian_contract::log;
-use guardian_contract::process::ProcessDir;
 use serde_json::json;
 
 use super::properties::{GRACE_TIME, Map, Properties, STATE};
@@ -85,7 +84,7 @@ impl Guardian {
             // One that ended meanwhile is kept for a moment too, if something is to be cleaned up.
             let dir = container.bundle.process(&id);
             if let Some(process) = Process::adopt(id.clone(), dir, &self.settings.dadoo, drain)
-                && (!process.has_ended() || leaves_something(&container.bundle.process(&id)))
+                && (!process.has_ended() || pea::has_own_group(&container.bundle.process(&id)))
             {
                 self.keep(container, process);
             }
@@ -100,11 +99,6 @@ impl Guardian {
         let saved = path.as_deref().map(read_json).transpose()?;
         Ok(saved.flatten().unwrap_or_default())
     }
-}
-
-/// Tells whether a process that ends leaves more than its directory.
-fn leaves_something(dir: &ProcessDir) -> bool {
-    pea::is_pea(dir) || dir.cgroup().exists()
 }
 
 /// Says why a container can't go on; `None` when it can.

@@ -32,7 +32,7 @@ impl Guardian {
         spec: ProcessSpec,
         stdio: Option<Passed>,
     ) -> anyhow::Result<Arc<Attachment>> {
-        refuse(&spec, stdio.is_some())?;
+        refuse(&spec)?;
         let process_id: Handle = match spec.id.as_str() {
             "" => uuid::Uuid::new_v4().to_string().parse()?,
             id => id.parse()?,
@@ -133,13 +133,9 @@ impl Guardian {
 }
 
 /// Refuses what Garden refuses.
-fn refuse(spec: &ProcessSpec, has_passed_stdio: bool) -> anyhow::Result<()> {
+fn refuse(spec: &ProcessSpec) -> anyhow::Result<()> {
     if !spec.bind_mounts.is_empty() && spec.image.uri.is_empty() {
         let text = "Running a process with bind mounts and no image provided is not allowed";
-        return Err(Fault::invalid(text).into());
-    }
-    if spec.keep_output && has_passed_stdio {
-        let text = "output that does not pass through the server can't be kept";
         return Err(Fault::invalid(text).into());
     }
     if spec.path.is_empty() {

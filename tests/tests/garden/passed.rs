@@ -145,7 +145,7 @@ fn what_is_wrong_with_a_request_is_said() {
         };
         let said = Client::refusal(daemon, &serde_json::to_vec(&attach).unwrap(), &three);
         assert_eq!(said, "unknown process: nothing");
-        let terminal = rustix_terminal();
+        let terminal = terminal_master();
         let said = Client::refusal(daemon, &run, &[null.as_fd(), terminal.as_fd(), null.as_fd()]);
         assert_eq!(said, "stdout is a terminal, which no container may have; pass a pipe");
         let start = Instant::now();
@@ -157,7 +157,7 @@ fn what_is_wrong_with_a_request_is_said() {
 }
 
 /// The master of a new terminal, which is one itself.
-fn rustix_terminal() -> File {
+fn terminal_master() -> File {
     File::options().read(true).write(true).open("/dev/ptmx").unwrap()
 }
 

@@ -147,15 +147,7 @@ fn entries(dir: &Path) -> usize {
 
 /// Finds the dadoos of a container.
 fn keepers(processes: &Path) -> Vec<u32> {
-    let mark = processes.display().to_string();
-    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let keeps = |pid: &u32| {
-        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
-        read("comm").is_ok_and(|comm| comm.trim() == "dadoo")
-            && read("cmdline").is_ok_and(|line| line.contains(&mark))
-    };
-    pids.filter(keeps).collect()
+    host::processes("dadoo", &processes.display().to_string())
 }
 
 /// A process prints as fast as it can, once through a pipe and once through a terminal.

@@ -29,7 +29,9 @@ impl Remote {
     pub(super) fn signal(&self, signal: i64) -> anyhow::Result<()> {
         let (client, handle, id) = match self {
             Self::Attached { client, handle, id } => (client, handle, id),
-            Self::Passed(packets) => return packets.send(&Request::Signal(signal), &[]),
+            Self::Passed(packets) => {
+                return packets.send(&serde_json::to_vec(&Request::Signal(signal))?, &[]);
+            }
         };
         let answer = client.attach(handle, id)?;
         let payload = ProcessPayload {

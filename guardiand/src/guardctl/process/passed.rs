@@ -50,7 +50,7 @@ pub(crate) struct Passed {
 #[derive(Debug)]
 struct Again {
     path: PathBuf,
-    request: Request,
+    packet: Vec<u8>,
 }
 
 impl Passed {
@@ -64,9 +64,13 @@ impl Passed {
         request: &Request,
     ) -> anyhow::Result<Option<Self>> {
         let Some(path) = client.control_socket().filter(|_| join.passes) else { return Ok(None) };
-        let Some(packets) = Packets::connect(&path, request)? else { return Ok(None) };
+        let packet = serde_json::to_vec(request)?;
+        if packet.len() > MAX_MESSAGE_BYTES {
+            return Ok(None);
+        }
+        let Some(packets) = Packets::connect(&path)? else { return Ok(None) };
         let (streams, theirs) = Streams::new(join.input)?;
-        packets.send(request, &theirs.each_ref().map(AsFd::as_fd))?;
+        packets.send(&packet, &theirs.each_ref().map(AsFd::as_fd))?;
         drop(theirs);
         match packets.receive()? {
             Reply::Started { process_id: id } => {
@@ -114,7 +118,7 @@ impl Again {
         let Request::Run { handle, .. } = request else { return None };
         let (handle, process_id) = (handle.clone(), process_id.to_owned());
         let request = Request::Attach { handle, process_id, forwards_stdin: false };
-        Some(Self { path, request })
+        Some(Self { path, packet: serde_json::to_vec(&request).ok()? })
     }
 
     /// Waits for a server, and asks it.
@@ -123,8 +127,8 @@ impl Again {
         while start.elapsed() < ABSENCE {
             thread::sleep(LOOK);
             let null = File::options().read(true).write(true).open("/dev/null").ok()?;
-            if let Ok(Some(packets)) = Packets::connect(&self.path, &self.request)
-                && packets.send(&self.request, &[null.as_fd(); DESCRIPTORS]).is_ok()
+            if let Ok(Some(packets)) = Packets::connect(&self.path)
+                && packets.send(&self.packet, &[null.as_fd(); DESCRIPTORS]).is_ok()
             {
                 return Some(packets);
             }
@@ -243,11 +247,8 @@ fn copy(from: &mut File, to: &mut File, watch: BorrowedFd<'_>) -> io::Result<()>
 pub(super) struct Packets(Mutex<Arc<OwnedFd>>);
 
 impl Packets {
-    /// Connects. `None` when nobody listens there for us, or the request is too long for it.
-    fn connect(path: &Path, request: &Request) -> anyhow::Result<Option<Self>> {
-        if serde_json::to_vec(request)?.len() > MAX_MESSAGE_BYTES {
-            return Ok(None);
-        }
+    /// Connects. `None` when nobody listens there for us.
+    fn connect(path: &Path) -> anyhow::Result<Option<Self>> {
         let flags = SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         // A foreign server has no such socket, a dead one does not answer, and one that is not for
@@ -275,18 +276,13 @@ impl Packets {
     ///
     /// # Errors
     /// When the server has gone.
-    pub(super) fn send(
-        &self,
-        request: &Request,
-        descriptors: &[BorrowedFd<'_>],
-    ) -> anyhow::Result<()> {
-        let packet = serde_json::to_vec(request)?;
+    pub(super) fn send(&self, packet: &[u8], descriptors: &[BorrowedFd<'_>]) -> anyhow::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
             bail!("too many descriptors");
         }
-        let slices = [IoSlice::new(&packet)];
+        let slices = [IoSlice::new(packet)];
         sendmsg(self.socket(), &slices, &mut control, SendFlags::NOSIGNAL)
             .context("ask guardiand")?;
         Ok(())

@@ -52,15 +52,8 @@ pub(super) fn measure(daemon: &Daemon) -> anyhow::Result<Numbers> {
 /// Returns the median, by private memory, of the processes with this name and, in their
 /// arguments, this word.
 fn one_of(name: &str, word: &str) -> anyhow::Result<Memory> {
-    let mut all: Vec<Memory> = Vec::new();
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
-        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
-        let is_named = read("comm").is_ok_and(|comm| comm.trim() == name);
-        if is_named && read("cmdline").is_ok_and(|line| line.contains(word)) {
-            all.extend(memory::of(pid));
-        }
-    }
+    let pids = host::processes(name, word);
+    let mut all: Vec<Memory> = pids.into_iter().flat_map(memory::of).collect();
     all.sort_by_key(|memory| memory.private_kib);
     all.get(all.len() / 2).copied().with_context(|| format!("no process named {name}"))
 }
