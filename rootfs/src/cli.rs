@@ -1,6 +1,6 @@
 //! Command line of `rootfs`: grootfs' names where grootfs has them.
 
-mod registry;
+mod login;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -23,12 +23,12 @@ use crate::maps;
 use crate::overlay::Way;
 use crate::progress::Style;
 use crate::pull;
-use crate::registry::{Access, download};
-use crate::source::Source;
+use crate::registry::{self, Access, download};
+use crate::source::{self, Source};
 use crate::stats;
 use crate::store::{self, Store};
-use crate::{clean, commit, df, prune, trash, userns};
-use registry::{Login, Registries};
+use crate::{clean, commit, df, disk, fsck, prune, trash, userns};
+use login::{Login, Registries};
 
 /// Where images are unless someone says otherwise.
 const STORE: &str = "/var/lib/guardian/rootfs";
@@ -103,6 +103,14 @@ enum Verb {
         #[arg(value_name = "DIR[:TAG]")]
         target: String,
     },
+    /// Send an image of an OCI image layout, as `commit` writes one, to a registry
+    Push(Push),
+    /// Check that the store is whole; exit 3 when it is not, or when dead processes left something
+    Fsck {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print what the store takes, what for, and what could go
     Df {
         /// Print JSON, all in bytes
@@ -128,6 +136,12 @@ struct Create {
     /// Most bytes the container may use; 0 is no limit
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
     disk_limit_size_bytes: Option<i64>,
+    /// Most files, directories and so on the container may have; 0 is no limit
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    inode_limit: u64,
+    /// Hold limits in this way only, instead of in the best one that works
+    #[arg(long, value_enum, value_name = "WAY")]
+    quota: Option<disk::Way>,
     /// Count only the container's own writes, not its image
     #[arg(long)]
     exclude_image_from_quota: bool,
@@ -161,6 +175,19 @@ struct Pull {
     login: Login,
     /// As in create
     uri: String,
+}
+
+#[derive(Debug, Args)]
+struct Push {
+    /// How progress is told
+    #[arg(long, value_enum, value_name = "STYLE", default_value_t)]
+    progress: Style,
+    #[command(flatten)]
+    login: Login,
+    /// oci:///DIRECTORY[:TAG], or as in commit
+    source: String,
+    /// docker://[HOST]/NAME[:TAG]
+    target: String,
 }
 
 /// Runs the verb.
@@ -201,6 +228,11 @@ pub fn run(cli: Cli) -> anyhow::Result<Answer> {
             let id = known(&store, &image)?;
             Answer::json(&commit::commit(&store, &id, &target)?)
         }
+        Verb::Push(request) => {
+            let access = cli.registries.access(&request.login, &config)?;
+            push(&request, &access)
+        }
+        Verb::Fsck { json } => fsck::fsck(&store)?.answer(json),
         Verb::Df { json: true } => Answer::json(&df::df(&store)?),
         Verb::Df { json: false } => Ok(Answer::Text(df::df(&store)?.table())),
         Verb::Prune { json: true } => Answer::json(&prune::prune(&store)?),
@@ -218,6 +250,20 @@ pub fn run(cli: Cli) -> anyhow::Result<Answer> {
 fn known(store: &Store, image: &str) -> anyhow::Result<Handle> {
     let id = store.id(image)?;
     id.ok_or_else(|| Fault::not_found(format!("path `{image}` is outside store path")).into())
+}
+
+fn push(request: &Push, access: &Access) -> anyhow::Result<Answer> {
+    let source = match request.source.contains("://") {
+        true => Source::parse(&request.source)?,
+        false => source::split_tag(&request.source),
+    };
+    match (source, Source::parse(&request.target)?) {
+        (Source::Layout(directory, tag), Source::Registry(to)) => {
+            let progress = request.progress.into();
+            Answer::json(&registry::push::push(&directory, tag.as_deref(), &to, access, &progress)?)
+        }
+        _ => Err(Fault::invalid("push takes an OCI image layout and a docker:// URI").into()),
+    }
 }
 
 /// Sends what goes to stderr to a file.
@@ -245,6 +291,8 @@ fn run_create(
     let bytes = request.disk_limit_size_bytes.map(disk_limit).transpose()?;
     let limit = Limit {
         bytes: bytes.unwrap_or(config.disk_limit_bytes),
+        inodes: request.inode_limit,
+        way: request.quota,
         is_exclusive: request.exclude_image_from_quota || config.exclude_image_from_quota,
         layer_bytes,
     };

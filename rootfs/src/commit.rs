@@ -14,7 +14,6 @@ use anyhow::{Context, bail};
 use guardian_contract::depot::Handle;
 use guardian_contract::fault::Fault;
 use guardian_contract::file::{private_dir, read_json, replace, replace_json};
-use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -60,7 +59,8 @@ pub(crate) fn commit(store: &Store, id: &Handle, target: &str) -> anyhow::Result
         let text = "its files have the host's owners, because this kernel could not map them";
         bail!(Fault::unsupported(format!("image `{id}` can't be committed: {text}")));
     }
-    let upper = upper(&image, &info).with_context(|| format!("open what `{id}` has written"))?;
+    let upper =
+        disk::upper(&image, &info).with_context(|| format!("open what `{id}` has written"))?;
     let (directory, tag) = split(target)?;
     let layout = Layout::open(directory)?;
     let mut layers = Vec::new();
@@ -76,16 +76,6 @@ pub(crate) fn commit(store: &Store, id: &Handle, target: &str) -> anyhow::Result
         layout.document("application/vnd.oci.image.config.v1+json", &config(&info, &layers))?;
     let digest = layout.finish(&config, &layers, tag)?;
     Ok(Committed { digest, tag: tag.into(), layers })
-}
-
-/// Opens the directory that has what the container wrote.
-fn upper(image: &Image, info: &Info) -> anyhow::Result<OwnedFd> {
-    if info.limit_bytes == 0 {
-        return layer::open_directory(&image.upper());
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let upper = rustix::fs::openat(disk::reopen(image)?, "upper", flags, Mode::empty());
-    upper.context("open upper")
 }
 
 /// Takes `DIR[:TAG]` apart.

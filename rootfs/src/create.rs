@@ -8,22 +8,27 @@ use guardian_contract::fault::Fault;
 use guardian_contract::ids::IdMaps;
 use guardian_contract::image::Fragment;
 
-use crate::disk;
+use crate::disk::{self, Room};
 use crate::image::{Image, Info};
 use crate::layer::Layer;
-use crate::overlay::{Overlay, Way};
+use crate::overlay::{self, Overlay, Way};
 use crate::owner::Owner;
 use crate::progress::Progress;
 use crate::registry::Access;
 use crate::source::{self, Source};
 use crate::store::Store;
 use crate::unpack::TooLarge;
+use crate::usage::Usage;
 
 /// How much a container may write.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Limit {
     /// Bytes; 0 is no limit.
     pub(crate) bytes: u64,
+    /// Files and everything else that has an inode; 0 is no limit.
+    pub(crate) inodes: u64,
+    /// The only way of limiting to try.
+    pub(crate) way: Option<disk::Way>,
     /// Whether only the container's own writes count, and not its image.
     pub(crate) is_exclusive: bool,
     /// Bytes that one layer may unpack to, whatever the rest says; 0 is no limit.
@@ -61,13 +66,26 @@ impl Limit {
         Err(Fault::invalid(text).into())
     }
 
-    /// Bytes that the container may write beside its image; 0 is no limit.
-    fn of_writes(self, image_bytes: u64) -> anyhow::Result<u64> {
-        if self.bytes == 0 || self.is_exclusive {
-            return Ok(self.bytes);
+    /// What the container may write beside its image.
+    fn of_writes(self, image: Usage) -> anyhow::Result<Room> {
+        if self.is_exclusive {
+            return Ok(Room { bytes: self.bytes, inodes: self.inodes });
         }
-        let left = self.bytes.checked_sub(image_bytes).filter(|left| *left > 0);
-        left.ok_or_else(|| Fault::invalid("disk limit is smaller than volume size").into())
+        let bytes = left(self.bytes, image.bytes)
+            .ok_or_else(|| Fault::invalid("disk limit is smaller than volume size"))?;
+        let inodes = left(self.inodes, image.inodes).ok_or_else(|| {
+            let (has, may) = (image.inodes, self.inodes);
+            Fault::invalid(format!("image has {has} inodes, the inode limit is {may}"))
+        })?;
+        Ok(Room { bytes, inodes })
+    }
+}
+
+/// What a limit leaves beside what is used; `None` is nothing, and 0 stays no limit.
+fn left(limit: u64, used: u64) -> Option<u64> {
+    match limit {
+        0 => Some(0),
+        limit => limit.checked_sub(used).filter(|left| *left > 0),
     }
 }
 
@@ -122,16 +140,18 @@ fn fill(
     // From here on no layer that is found can be collected, so a download is the last thing missing.
     image.rely_on(store, &info.layers)?;
     let _archives = found.download(store, &Progress::Silent)?;
+    let mut usage = Usage::default();
     for (at, layer) in found.layers.iter().enumerate() {
-        info.image_bytes += layer
+        let meta = layer
             .ensure(store, &found.layers[..at], limit.room())
-            .map_err(|error| limit.explain(error))?
-            .size;
+            .map_err(|error| limit.explain(error))?;
+        usage.bytes += meta.size;
+        usage.inodes += meta.inodes;
     }
-    info.limit_bytes = limit.of_writes(info.image_bytes)?;
-    if info.limit_bytes > 0 {
-        disk::create(image, info.limit_bytes)?;
-    }
+    let room = limit.of_writes(usage)?;
+    info.image_bytes = usage.bytes;
+    (info.limit_bytes, info.limit_inodes) = (room.bytes, room.inodes);
+    info.disk = disk::create(store, image, room, limit.way)?;
     let writes = image.writes();
     let top = info.layers.first().context("image without layers")?;
     image.give_to(Owner::root_of(&show.maps)?)?;
@@ -148,10 +168,9 @@ fn fill(
     }
     .mount()?;
     info.has_host_owners = way == Some(Way::LowerOnly);
-    if info.limit_bytes > 0 {
-        // The overlay holds the filesystem; its own mount has done its work.
-        crate::overlay::unmount(&writes)?;
-    }
+    info.empty_bytes = disk::seal(store, image, info.disk, room)?;
+    // The overlay holds a filesystem of the image's own; that one's mount has done its work.
+    overlay::unmount(&writes)?;
     image.finish(&info)
 }
 

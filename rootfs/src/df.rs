@@ -100,13 +100,13 @@ fn leftovers(store: &Store) -> anyhow::Result<u64> {
         if let Some(_lock) = store.try_lock_layer(&name.to_string_lossy())?
             && let Some(directory) = held::open(&store.partial().join(name))?
         {
-            bytes += usage::of(&directory.into())?;
+            bytes += usage::of(&directory.into())?.bytes;
         }
     }
     for name in names(&store.trash())? {
         let held = held::open(&store.trash().join(name))?;
         if let Some(held) = held.filter(|held| held.try_lock().is_ok()) {
-            bytes += usage::of(&held.into())?;
+            bytes += usage::of(&held.into())?.bytes;
         }
     }
     Ok(bytes)

@@ -1,142 +1,117 @@
-//! A limit on what a container writes: its own filesystem in a sparse file.
-//!
-//! The loop device frees itself with the last mount (`LO_FLAGS_AUTOCLEAR`, set by mount(8)), and
-//! the last mount is the overlay's, which is invisible; so nothing is left that could leak.
+//! A limit on what a container writes, in bytes and in inodes: a project quota of the store's own
+//! filesystem where that enforces one, else a filesystem in a sparse file.
 
-use std::fs::File;
+mod loop_device;
+mod project;
+
 use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context, bail};
-use guardian_contract::file::private_dir;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use anyhow::Context;
+use clap::ValueEnum;
+use guardian_contract::log;
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
 
-use crate::image::Image;
+pub(crate) use project::{of as project_of, release, stale, sweep};
 
-const BLOCK: u64 = 4096;
-/// Blocks that one group's bitmap can tell of.
-const GROUP: u64 = 8 * BLOCK;
-/// The smallest journal that ext4 takes. Not for the sake of crashes: without a journal ext4 gives no inode
-/// away again for five seconds, and looks at each of those for every new file, so that removing and
-/// making some thousand files takes ten times as long.
-const JOURNAL: u64 = 1024 * BLOCK;
-/// statfs(2)'s number for overlays.
-const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
-const INODE: u64 = 256;
-/// One inode for so many bytes, as mke2fs.conf(5) has it.
-const BYTES_PER_INODE: u64 = 16384;
-/// What an empty one has in use: the root, lost+found, upper, work and what overlay makes there.
-const OWN: u64 = 10 * BLOCK;
-/// grootfs raises smaller limits to this; a filesystem needs some room to be one.
-const MINIMUM: u64 = 256 * 1024;
+use crate::image::{Image, Info};
+use crate::layer;
+use crate::store::Store;
+use crate::usage;
 
-/// Makes the filesystem and mounts it where the container's writes go.
+/// What a container may write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// Bytes; 0 is no limit.
+    pub(crate) bytes: u64,
+    /// Files, directories and everything else with an inode; 0 is no limit.
+    pub(crate) inodes: u64,
+}
+
+/// What holds a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Way {
+    /// A project quota of the store's filesystem.
+    Project,
+    /// A filesystem of its own in a sparse file.
+    Loop,
+}
+
+/// Where what a container writes is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Disk {
+    /// In the store's filesystem, without a limit.
+    #[default]
+    Unlimited,
+    /// In the store's filesystem, charged to this project.
+    Project(u32),
+    /// In a filesystem of its own.
+    Loop,
+}
+
+/// Prepares the directory that a container's writes go to.
 ///
 /// # Errors
-/// When a tool is missing or fails, with what it said.
-pub(crate) fn create(image: &Image, limit_bytes: u64) -> anyhow::Result<()> {
-    let disk = image.disk();
-    let room = limit_bytes.max(MINIMUM);
-    let (size, inodes) = geometry(room);
-    let file = File::create(&disk).context("make disk file")?;
-    file.set_len(size).context("set size of disk file")?;
-    let mount_point = image.writes();
-    private_dir(&mount_point)?;
-    let mut mkfs = Command::new("mkfs.ext4");
-    // No reserve: root in the container is no host's root.
-    mkfs.args(["-q", "-F", "-m", "0", "-b", "4096", "-I", "256", "-N", &inodes.to_string()]);
-    let options = match journal(room) {
-        0 => {
-            mkfs.args(["-O", "^resize_inode,^has_journal"]);
-            "loop,noatime"
+/// With the reason of each way that was tried.
+pub(crate) fn create(
+    store: &Store,
+    image: &Image,
+    room: Room,
+    way: Option<Way>,
+) -> anyhow::Result<Disk> {
+    if room == Room::default() {
+        return Ok(Disk::Unlimited);
+    }
+    if way != Some(Way::Loop) {
+        match project::create(store, image) {
+            Ok(project) => return Ok(Disk::Project(project)),
+            Err(error) if way.is_some() => return Err(error),
+            Err(error) => {
+                let data = serde_json::json!({"reason": format!("{error:#}")});
+                log::info("no-project-quota", &data);
+            }
         }
-        bytes => {
-            mkfs.args(["-O", "^resize_inode", "-J", &format!("size={}", bytes >> 20)]);
-            // A crash ends the container, so the journal need not be in order on the disk.
-            "loop,noatime,barrier=0,data=writeback"
-        }
-    };
-    mkfs.args(["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"]);
-    run(mkfs.arg(&disk))?;
-    let mut mount = Command::new("mount");
-    mount.args(["-n", "-t", "ext4", "-o", options]).arg(&disk).arg(&mount_point);
-    run(&mut mount)
+    }
+    loop_device::create(store, image, room).map(|()| Disk::Loop)
 }
 
-/// Returns a mount of its own of an image's filesystem, which is in use: the same filesystem by the
-/// same device, because a second device would see another state of the file.
+/// Makes the limit hold, once everything that is not the container's own has been made; returns how
+/// many bytes that takes.
 ///
 /// # Errors
-/// When nothing uses it, or the kernel refuses.
-pub(crate) fn reopen(image: &Image) -> anyhow::Result<OwnedFd> {
-    let disk = image.disk();
-    let device = device_of(&disk)?.with_context(|| format!("{} is not mounted", disk.display()))?;
-    let filesystem = rustix::mount::fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    rustix::mount::fsconfig_set_string(&filesystem, "source", &device)?;
-    rustix::mount::fsconfig_create(&filesystem).with_context(|| format!("mount {device}"))?;
-    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
-    rustix::mount::fsmount(&filesystem, flags, MountAttrFlags::MOUNT_ATTR_RDONLY)
-        .with_context(|| format!("mount {device}"))
-}
-
-/// Finds the loop device behind which a file is.
-fn device_of(disk: &Path) -> anyhow::Result<Option<String>> {
-    for entry in std::fs::read_dir("/sys/block").context("look for loop devices")? {
-        let name = entry.context("look for loop devices")?.file_name();
-        let file = Path::new("/sys/block").join(&name).join("loop/backing_file");
-        // Not a loop device, or one that has no file just now.
-        let Ok(file) = std::fs::read_to_string(file) else { continue };
-        if Path::new(file.trim_end_matches('\n')) == disk {
-            return Ok(Some(format!("/dev/{}", name.to_string_lossy())));
-        }
+/// When the kernel refuses.
+pub(crate) fn seal(store: &Store, image: &Image, disk: Disk, room: Room) -> anyhow::Result<u64> {
+    match disk {
+        Disk::Unlimited => Ok(0),
+        Disk::Project(project) => project::seal(store, project, room),
+        Disk::Loop => loop_device::seal(image, room),
     }
-    Ok(None)
 }
 
-/// Returns how many bytes the content of a limited filesystem takes: overlay answers statfs(2) for
-/// its upper directory.
+/// Returns how many bytes a container has written.
 ///
 /// # Errors
-/// When it can't be looked at, or is not mounted here: after a restart of the host, or of a daemon
-/// that has a mount namespace of its own. The host's filesystem would answer then.
-pub(crate) fn used(merged: &Path) -> anyhow::Result<u64> {
-    let kind = rustix::fs::statfs(merged).context("look at the image's filesystem")?.f_type;
-    if kind != OVERLAY {
-        bail!("{} is not mounted here", merged.display());
+/// When they can't be counted.
+pub(crate) fn used(store: &Store, image: &Image, info: &Info) -> anyhow::Result<u64> {
+    match info.disk {
+        Disk::Unlimited => Ok(usage::of(&layer::open_directory(&image.upper())?)?.bytes),
+        Disk::Project(project) => project::used(store, project, info.empty_bytes),
+        Disk::Loop => loop_device::used(&image.merged(), info.empty_bytes),
     }
-    let filesystem = rustix::fs::statvfs(merged).context("look at the image's filesystem")?;
-    let used = filesystem.f_blocks.saturating_sub(filesystem.f_bfree) * filesystem.f_frsize;
-    Ok(used.saturating_sub(OWN))
 }
 
-/// Returns size and number of inodes of a filesystem that has `room` bytes left for content.
-fn geometry(room: u64) -> (u64, u64) {
-    // Tables round up to whole blocks in each group, so inodes are counted per group.
-    let groups = room.div_ceil(GROUP * BLOCK).max(1);
-    let per_group = (room / BYTES_PER_INODE / groups).max(512).next_multiple_of(16);
-    let table = (per_group * INODE).div_ceil(BLOCK);
-    // Superblock, descriptors and two bitmaps for each group; the root and lost+found.
-    let descriptors = (groups * 64).div_ceil(BLOCK);
-    let overhead = groups * (table + 2 + 1 + descriptors) + 8;
-    // ext4 keeps a fiftieth of all blocks for itself, also of those.
-    let journal = (journal(room) * 51 / 50).next_multiple_of(BLOCK);
-    (room.next_multiple_of(BLOCK) + overhead * BLOCK + journal, groups * per_group)
-}
-
-/// Returns the size of the journal: mke2fs makes none that takes half of what is free, and a
-/// small filesystem has few inodes to look at.
-fn journal(room: u64) -> u64 {
-    if room >= 4 * JOURNAL { JOURNAL } else { 0 }
-}
-
-fn run(command: &mut Command) -> anyhow::Result<()> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .output()
-        .with_context(|| format!("disk limits need {name}, which can't be started"))?;
-    if !output.status.success() {
-        bail!("{name}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+/// Opens the directory that has what the container wrote.
+///
+/// # Errors
+/// When it can't be opened.
+pub(crate) fn upper(image: &Image, info: &Info) -> anyhow::Result<OwnedFd> {
+    match info.disk {
+        Disk::Unlimited | Disk::Project(_) => layer::open_directory(&image.upper()),
+        Disk::Loop => {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let filesystem = loop_device::reopen(image)?;
+            rustix::fs::openat(filesystem, "upper", flags, Mode::empty()).context("open upper")
+        }
     }
-    Ok(())
 }

@@ -12,6 +12,7 @@ use guardian_contract::fault::Fault;
 use guardian_contract::file::{private_dir, read_json, replace_json};
 use serde::{Deserialize, Serialize};
 
+use crate::disk::{self, Disk};
 use crate::owner::Owner;
 use crate::store::Store;
 use crate::{held, layer, overlay, remove};
@@ -29,6 +30,12 @@ pub(crate) struct Info {
     pub(crate) image_bytes: u64,
     /// Bytes that the container may write; 0 is no limit.
     pub(crate) limit_bytes: u64,
+    /// Inodes that the container may write; 0 is no limit.
+    pub(crate) limit_inodes: u64,
+    /// Where that is kept.
+    pub(crate) disk: Disk,
+    /// Bytes that it takes before the container has written any.
+    pub(crate) empty_bytes: u64,
     /// Environment of its processes, `K=V`.
     pub(crate) env: Vec<String>,
     /// Whether what the container has written has the owners that the host sees, and not those of
@@ -182,6 +189,11 @@ impl Image {
         replace_json(&self.path.join("info.json"), info)
     }
 
+    /// Its directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where the container finds its root filesystem.
     pub(crate) fn merged(&self) -> PathBuf {
         self.path.join("rootfs")
@@ -212,13 +224,15 @@ impl Image {
     pub(crate) fn delete(self, store: &Store) -> anyhow::Result<()> {
         overlay::unmount(&self.merged())?;
         overlay::unmount(&self.writes())?;
+        let project = disk::project_of(&self.writes());
         let trash = store.trash();
         // Its inode number makes the name unique among what is in the trash of this filesystem.
         let inode = std::fs::metadata(&self.path).context("look at image")?.ino();
         let name = self.path.file_name().context("image without a name")?.to_string_lossy();
         let away = format!("{name}.{inode}");
         std::fs::rename(&self.path, trash.join(&away)).context("move image to the trash")?;
-        remove::tree(&layer::open_directory(&trash)?, away.as_ref())
+        remove::tree(&layer::open_directory(&trash)?, away.as_ref())?;
+        project.map_or(Ok(()), |project| disk::release(store, project))
     }
 }
 

@@ -67,7 +67,7 @@ impl Inventory {
             let bytes = match read_json::<Meta>(&store.meta(&chain_id))? {
                 Some(meta) => meta.size,
                 None => match held::open(&store.layer(&chain_id))? {
-                    Some(directory) => usage::of(&directory.into())?,
+                    Some(directory) => usage::of(&directory.into())?.bytes,
                     // Collected while we look.
                     None => continue,
                 },

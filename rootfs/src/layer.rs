@@ -65,9 +65,12 @@ pub(crate) enum Packing {
 
 /// What we know of a layer in the store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Meta {
     /// Bytes it takes on disk.
     pub(crate) size: u64,
+    /// Files and everything else in it that has an inode.
+    pub(crate) inodes: u64,
 }
 
 impl Layer {
@@ -119,7 +122,8 @@ impl Layer {
         let mut unpacker = Unpacker::layer(root.try_clone()?, &lower, room);
         unpacker.adopt_root()?;
         self.blob.unpack(unpacker)?;
-        let meta = Meta { size: usage::of(&root)? };
+        let usage = usage::of(&root)?;
+        let meta = Meta { size: usage.bytes, inodes: usage.inodes };
         replace_json(&store.meta(&self.chain_id), &meta)?;
         // After a crash a layer must be whole or absent: all of it is on disk before it gets its
         // name (rename(2) alone promises no order).

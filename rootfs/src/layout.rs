@@ -18,18 +18,9 @@ const TAG: &str = "org.opencontainers.image.ref.name";
 /// # Errors
 /// When there is no such image, or it is not what it says.
 pub(crate) fn image(directory: &Path, tag: Option<&str>) -> anyhow::Result<Image> {
-    if !directory.is_dir() {
-        return Err(Fault::not_found("Image source doesn't exist").into());
-    }
-    let file = directory.join("index.json");
-    let index: ImageIndex = manifest::parse(&read(&file)?, &file.display().to_string())?;
-    let descriptor = match tag {
-        Some(tag) => tagged(&index, tag),
-        None => manifest::for_this_machine(&index),
-    }
-    .with_context(|| format!("read {}", file.display()))?;
-    let layout = Layout(directory);
-    manifest::image(&layout, manifest::read(&layout, descriptor)?)
+    let layout = Layout::at(directory)?;
+    let descriptor = layout.find(tag)?;
+    manifest::image(&layout, manifest::read(&layout, &descriptor)?)
 }
 
 fn tagged<'a>(index: &'a ImageIndex, tag: &str) -> anyhow::Result<&'a Descriptor> {
@@ -40,8 +31,51 @@ fn tagged<'a>(index: &'a ImageIndex, tag: &str) -> anyhow::Result<&'a Descriptor
     found.ok_or_else(|| Fault::not_found(format!("the image has no tag '{tag}'")).into())
 }
 
+/// A layout's directory.
 #[derive(Debug)]
-struct Layout<'a>(&'a Path);
+pub(crate) struct Layout<'a>(&'a Path);
+
+impl<'a> Layout<'a> {
+    /// Returns the layout in `directory`.
+    ///
+    /// # Errors
+    /// In grootfs' words when there is none.
+    pub(crate) fn at(directory: &'a Path) -> anyhow::Result<Self> {
+        match directory.is_dir() {
+            true => Ok(Self(directory)),
+            false => Err(Fault::not_found("Image source doesn't exist").into()),
+        }
+    }
+
+    /// Finds the image with this tag; without a tag, the only one or the one for this machine.
+    ///
+    /// # Errors
+    /// When there is no such image.
+    pub(crate) fn find(&self, tag: Option<&str>) -> anyhow::Result<Descriptor> {
+        let file = self.0.join("index.json");
+        let index: ImageIndex = manifest::parse(&read(&file)?, &file.display().to_string())?;
+        let found = match tag {
+            Some(tag) => tagged(&index, tag),
+            None => manifest::for_this_machine(&index),
+        };
+        found.cloned().with_context(|| format!("read {}", file.display()))
+    }
+
+    /// Returns the file of a blob, which is there and has the size that its descriptor says.
+    ///
+    /// # Errors
+    /// When it is not so.
+    pub(crate) fn blob(&self, descriptor: &Descriptor) -> anyhow::Result<PathBuf> {
+        let path = self.archive(&manifest::sha256(descriptor)?);
+        let told = || format!("look at {}", path.display());
+        let size = std::fs::metadata(&path).with_context(told)?.len();
+        if size != descriptor.size() {
+            let (path, wanted) = (path.display(), descriptor.size());
+            bail!(Fault::invalid(format!("{path} has {size} bytes instead of {wanted}")));
+        }
+        Ok(path)
+    }
+}
 
 impl Documents for Layout<'_> {
     fn manifest(&self, digest: &str) -> anyhow::Result<Vec<u8>> {

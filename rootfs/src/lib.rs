@@ -20,6 +20,7 @@ mod create;
 mod df;
 mod digest;
 mod disk;
+mod fsck;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod held;
@@ -29,6 +30,7 @@ mod layer;
 mod layout;
 mod manifest;
 mod maps;
+mod mounts;
 pub mod nstar;
 pub mod ocitar;
 mod overlay;

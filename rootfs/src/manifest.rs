@@ -131,10 +131,18 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &[u8], what: &str) -> anyhow::Res
 
 /// Follows indexes down to a manifest.
 fn manifest(documents: &impl Documents, top: Document) -> anyhow::Result<ImageManifest> {
+    parse(&choose(documents, top)?.text, "image manifest")
+}
+
+/// Follows indexes to the manifest of the image for this machine.
+///
+/// # Errors
+/// When there is none, or a document is not what it says.
+pub(crate) fn choose(documents: &impl Documents, top: Document) -> anyhow::Result<Document> {
     let mut document = top;
     for _ in 0..MAX_DEPTH {
         if !is_index(&document)? {
-            return parse(&document.text, "image manifest");
+            return Ok(document);
         }
         let index: ImageIndex = parse(&document.text, "image index")?;
         document = read(documents, for_this_machine(&index)?)?;
@@ -257,7 +265,7 @@ fn packing(media_type: &MediaType) -> anyhow::Result<Packing> {
 }
 
 /// Returns the digits of a descriptor's digest.
-fn sha256(descriptor: &Descriptor) -> anyhow::Result<String> {
+pub(crate) fn sha256(descriptor: &Descriptor) -> anyhow::Result<String> {
     let digest = descriptor.digest();
     if *digest.algorithm() != DigestAlgorithm::Sha256 {
         bail!(Fault::unsupported(format!("digest '{digest}' is not sha256")));

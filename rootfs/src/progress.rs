@@ -70,6 +70,8 @@ impl Progress {
 pub(crate) enum State {
     /// Its archive comes.
     Download,
+    /// Its archive goes.
+    Upload,
     /// Its archive becomes files.
     Unpack,
     /// The store has it.
@@ -80,6 +82,7 @@ impl State {
     fn name(self) -> &'static str {
         match self {
             Self::Download => "download",
+            Self::Upload => "upload",
             Self::Unpack => "unpack",
             Self::Done => "done",
         }

@@ -11,7 +11,7 @@ use crate::image::Image;
 use crate::inventory::{Inventory, names};
 use crate::registry::download;
 use crate::store::Store;
-use crate::{layer, remove, trash};
+use crate::{disk, layer, remove, trash};
 
 /// What was removed.
 #[derive(Debug, Default, Serialize)]
@@ -44,7 +44,7 @@ pub(crate) fn prune(store: &Store) -> anyhow::Result<Pruned> {
     // Images first: a dead one's layers are unused.
     pruned.leftovers += unfinished_images(store)?;
     pruned.leftovers += unfinished_layers(store)?;
-    pruned.leftovers += trash::sweep(store)? + download::sweep(store)?;
+    pruned.leftovers += trash::sweep(store)? + download::sweep(store)? + disk::sweep(store)?;
     let collected = collect(store)?;
     (pruned.layers, pruned.layer_bytes) = (collected.layers, collected.bytes);
     sizes_without_layer(store)?;

@@ -11,6 +11,7 @@ mod client;
 mod docker_config;
 pub(crate) mod download;
 mod partial;
+pub(crate) mod push;
 mod reference;
 mod token;
 mod transport;

@@ -119,7 +119,8 @@ fn tar(path: &Path) -> anyhow::Result<Image> {
     Ok(Image { layers: vec![Layer { chain_id, blob }], ..Image::default() })
 }
 
-fn split_tag(path: &str) -> Source {
+/// Takes `DIR[:TAG]` apart.
+pub(crate) fn split_tag(path: &str) -> Source {
     let whole = Source::Layout(path.into(), None);
     if Path::new(path).is_dir() {
         return whole;

@@ -4,9 +4,9 @@ use guardian_contract::depot::Handle;
 use guardian_contract::fault::Fault;
 use guardian_contract::image::{DiskUsage, Stats};
 
+use crate::disk;
 use crate::image::Image;
 use crate::store::Store;
-use crate::{disk, layer, usage};
 
 /// Measures an image.
 ///
@@ -17,10 +17,7 @@ pub(crate) fn stats(store: &Store, id: &Handle) -> anyhow::Result<Stats> {
     // Not locked: whoever measures must not keep a container from going away.
     let image = Image::peek(store, id);
     let info = image.info()?.ok_or_else(unknown)?;
-    let exclusive_bytes_used = match info.limit_bytes {
-        0 => usage::of(&layer::open_directory(&image.upper())?)?,
-        _ => disk::used(&image.merged())?,
-    };
+    let exclusive_bytes_used = disk::used(store, &image, &info)?;
     let total_bytes_used = info.image_bytes + exclusive_bytes_used;
     Ok(Stats { disk_usage: DiskUsage { total_bytes_used, exclusive_bytes_used } })
 }

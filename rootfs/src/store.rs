@@ -11,6 +11,7 @@
 //! STORE/partial/CHAIN       a layer being unpacked, or what a dead process left of it
 //! STORE/maps.json           the id maps that `init-store` was given
 //! STORE/blobs/DIGEST        a layer's archive being downloaded, or what a dead process left of it
+//! STORE/projects/N          whose the project N of the filesystem is: a link with an image's id
 //! STORE/trash/…             images and layers being removed, or what a dead process left of them
 //! ```
 
@@ -102,6 +103,10 @@ impl Store {
 
     pub(crate) fn blob(&self, digest: &str) -> PathBuf {
         self.blobs().join(digest)
+    }
+
+    pub(crate) fn projects(&self) -> PathBuf {
+        self.path("projects")
     }
 
     pub(crate) fn trash(&self) -> PathBuf {

@@ -1,10 +1,11 @@
-//! The one system call that neither nix nor rustix has a safe wrapper for: `mount_setattr(2)`.
+//! The system calls that neither nix nor rustix has a safe wrapper for: `mount_setattr(2)`,
+//! `quotactl_fd(2)`, and the ioctls that say which project a directory is charged to.
 
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use nix::libc;
+use nix::libc::{self, c_int};
 
 /// Makes the detached mount `mount` show its owners through the map of the user namespace
 /// `userns` (`MOUNT_ATTR_IDMAP`).
@@ -34,4 +35,136 @@ pub(crate) fn map_owners(mount: &impl AsFd, userns: BorrowedFd<'_>) -> io::Resul
         )
     };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `PRJQUOTA` of linux/quota.h.
+const PROJECT: c_int = 2;
+/// `FS_XFLAG_PROJINHERIT` of linux/fs.h: what is made in a directory has its project.
+const INHERIT: u32 = 0x200;
+
+/// What is charged to a project, or may be; a limit of 0 is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Quota {
+    pub(crate) bytes: u64,
+    pub(crate) inodes: u64,
+}
+
+/// Returns what is charged to a project of the filesystem of `directory`.
+///
+/// # Errors
+/// The kernel's: `ESRCH` or `EINVAL` where there are no project quotas, `ENOSYS` before 5.14 and in
+/// kernels without quotas.
+pub(crate) fn quota(directory: &impl AsFd, project: u32) -> io::Result<Quota> {
+    let mut answer = no_quota();
+    match quotactl(directory, libc::Q_GETQUOTA, project, &mut answer) {
+        Ok(()) => Ok(Quota { bytes: answer.dqb_curspace, inodes: answer.dqb_curinodes }),
+        // XFS keeps no record of a project that nothing was ever charged to (quotactl(2)).
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Quota::default()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Limits what may be charged to a project of the filesystem of `directory`.
+///
+/// # Errors
+/// The kernel's, as [`quota`].
+pub(crate) fn set_quota(directory: &impl AsFd, project: u32, most: Quota) -> io::Result<()> {
+    let mut limits = no_quota();
+    // In units of 1 KiB (`QIF_DQBLKSIZE`).
+    limits.dqb_bhardlimit = most.bytes.div_ceil(1024);
+    limits.dqb_ihardlimit = most.inodes;
+    limits.dqb_valid = QUOTA_LIMITS;
+    quotactl(directory, libc::Q_SETQUOTA, project, &mut limits)
+}
+
+/// `QIF_LIMITS` of linux/quota.h.
+const QUOTA_LIMITS: u32 = 1 | 4;
+
+fn no_quota() -> libc::dqblk {
+    libc::dqblk {
+        dqb_bhardlimit: 0,
+        dqb_bsoftlimit: 0,
+        dqb_curspace: 0,
+        dqb_ihardlimit: 0,
+        dqb_isoftlimit: 0,
+        dqb_curinodes: 0,
+        dqb_btime: 0,
+        dqb_itime: 0,
+        dqb_valid: 0,
+    }
+}
+
+#[expect(unsafe_code, reason = "neither nix nor rustix wraps quotactl_fd(2)")]
+fn quotactl(
+    directory: &impl AsFd,
+    command: c_int,
+    project: u32,
+    data: &mut libc::dqblk,
+) -> io::Result<()> {
+    // SAFETY: the descriptor is borrowed, so it is open. `data` is exclusively ours and has the layout
+    // of the kernel's `struct if_dqblk`, which is all that the two commands we pass read or write.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_quotactl_fd,
+            directory.as_fd().as_raw_fd(),
+            libc::QCMD(command, PROJECT),
+            project,
+            std::ptr::from_mut(data),
+        )
+    };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `struct fsxattr` of linux/fs.h.
+#[repr(C)]
+#[derive(Debug, Default)]
+struct Attributes {
+    flags: u32,
+    extent_size: u32,
+    extents: u32,
+    project: u32,
+    copy_extent_size: u32,
+    reserved: [u8; 8],
+}
+
+/// Charges a directory, and all that will be made in it, to a project.
+///
+/// # Errors
+/// The kernel's: `ENOTTY` or `EOPNOTSUPP` where the filesystem knows no projects.
+#[expect(unsafe_code, reason = "neither nix nor rustix wraps FS_IOC_FSSETXATTR")]
+pub(crate) fn charge_to(directory: &impl AsFd, project: u32) -> io::Result<()> {
+    let mut attributes = attributes(directory)?;
+    attributes.project = project;
+    match project {
+        0 => attributes.flags &= !INHERIT,
+        _ => attributes.flags |= INHERIT,
+    }
+    // SAFETY: the descriptor is borrowed, so it is open; the kernel reads `attributes`, which have the
+    // layout and size that the number of the ioctl tells it.
+    unsafe { ioctls::set_attributes(directory.as_fd().as_raw_fd(), &raw const attributes) }?;
+    Ok(())
+}
+
+/// Returns the project that a directory is charged to; 0 is none.
+///
+/// # Errors
+/// As [`charge_to`].
+pub(crate) fn project_of(directory: &impl AsFd) -> io::Result<u32> {
+    attributes(directory).map(|attributes| attributes.project)
+}
+
+#[expect(unsafe_code, reason = "neither nix nor rustix wraps FS_IOC_FSGETXATTR")]
+fn attributes(directory: &impl AsFd) -> io::Result<Attributes> {
+    let mut attributes = Attributes::default();
+    // SAFETY: the descriptor is borrowed, so it is open; `attributes` are ours and have the layout and
+    // size that the number of the ioctl tells the kernel.
+    unsafe { ioctls::get_attributes(directory.as_fd().as_raw_fd(), &raw mut attributes) }?;
+    Ok(attributes)
+}
+
+mod ioctls {
+    use super::Attributes;
+
+    nix::ioctl_read!(get_attributes, b'X', 31, Attributes);
+    nix::ioctl_write_ptr!(set_attributes, b'X', 32, Attributes);
 }

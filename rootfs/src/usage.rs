@@ -1,4 +1,4 @@
-//! How many bytes a tree takes on disk, as du(1) counts: blocks, each file once.
+//! What a tree takes on disk, as du(1) counts: blocks and inodes, each file once.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -17,14 +17,21 @@ use crate::beneath::Beneath;
 /// at most 255). So neither a deep nor a wide tree makes us keep many descriptors open.
 const MAX_PATH: usize = 3000;
 
-/// Returns the bytes below `directory`, not counting the directory itself. What vanishes while we
+/// What a tree takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) bytes: u64,
+    pub(crate) inodes: u64,
+}
+
+/// Returns what lies below `directory`, not counting the directory itself. What vanishes while we
 /// look is not counted.
 ///
 /// # Errors
 /// When something can't be read.
-pub(crate) fn of(directory: &OwnedFd) -> anyhow::Result<u64> {
+pub(crate) fn of(directory: &OwnedFd) -> anyhow::Result<Usage> {
     let mut linked = HashSet::new();
-    let mut total = 0;
+    let mut total = Usage::default();
     let top = directory.try_clone().context("look at directory")?;
     let mut waiting = vec![(Rc::new(Beneath::without_links(top)), PathBuf::new())];
     while let Some((mut base, mut path)) = waiting.pop() {
@@ -46,7 +53,10 @@ pub(crate) fn of(directory: &OwnedFd) -> anyhow::Result<u64> {
                 Err(Errno::NOENT) => continue,
                 stat => stat.context("look at file")?,
             };
-            total += size(&stat, &mut linked);
+            if is_new(&stat, &mut linked) {
+                total.bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
+                total.inodes += 1;
+            }
             if FileType::from_raw_mode(stat.st_mode).is_dir() {
                 waiting.push((base.clone(), path.join(OsStr::from_bytes(name.to_bytes()))));
             }
@@ -56,12 +66,9 @@ pub(crate) fn of(directory: &OwnedFd) -> anyhow::Result<u64> {
 }
 
 /// A file with several names is counted under the first.
-fn size(stat: &Stat, linked: &mut HashSet<u64>) -> u64 {
+fn is_new(stat: &Stat, linked: &mut HashSet<u64>) -> bool {
     let is_directory = FileType::from_raw_mode(stat.st_mode).is_dir();
-    if stat.st_nlink > 1 && !is_directory && !linked.insert(stat.st_ino) {
-        return 0;
-    }
-    u64::try_from(stat.st_blocks).unwrap_or_default() * 512
+    stat.st_nlink < 2 || is_directory || linked.insert(stat.st_ino)
 }
 
 #[cfg(test)]
@@ -75,14 +82,14 @@ mod tests {
         std::fs::write(&file, vec![1; 1 << 20]).unwrap();
         std::fs::hard_link(&file, dir.path().join("again")).unwrap();
         let fd: OwnedFd = std::fs::File::open(dir.path()).unwrap().into();
-        assert_eq!(of(&fd).unwrap(), 1 << 20);
+        assert_eq!(of(&fd).unwrap(), Usage { bytes: 1 << 20, inodes: 1 });
         let name = "d".repeat(200);
         let mut at = fd.try_clone().unwrap();
         for _ in 0..50 {
             rustix::fs::mkdirat(&at, &name, rustix::fs::Mode::RWXU).unwrap();
             at = rustix::fs::openat(&at, &name, OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
         }
-        assert_eq!(of(&fd).unwrap(), (1 << 20) + 50 * 4096);
+        assert_eq!(of(&fd).unwrap(), Usage { bytes: (1 << 20) + 50 * 4096, inodes: 51 });
         crate::remove::tree(&fd, name.as_ref()).unwrap();
     }
 }

@@ -15,12 +15,16 @@ mod clean;
 mod commit;
 #[path = "rootfs/container.rs"]
 mod container;
+#[path = "rootfs/fsck.rs"]
+mod fsck;
 #[path = "rootfs/hostile.rs"]
 mod hostile;
 #[path = "rootfs/layout.rs"]
 mod layout;
 #[path = "rootfs/nstar.rs"]
 mod nstar;
+#[path = "rootfs/quota.rs"]
+mod quota;
 #[path = "rootfs/registry.rs"]
 mod registry;
 #[path = "rootfs/store.rs"]

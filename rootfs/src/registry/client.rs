@@ -21,10 +21,12 @@ use crate::manifest::{self, MAX_DOCUMENT};
 /// How long a document may take to come.
 const DOCUMENT_TIME: Duration = Duration::from_secs(120);
 
-/// A repository that we pull from; threads may share it.
+/// A repository; threads may share it.
 #[derive(Debug)]
 pub(crate) struct Client {
     reference: Reference,
+    /// What tokens are asked for: `pull`, or `pull,push`.
+    actions: &'static str,
     endpoint: Endpoint,
     transport: Transport,
     /// `http` or `https`, once it is known.
@@ -36,10 +38,20 @@ pub(crate) struct Client {
 impl Client {
     /// Returns a client that asks `endpoint` for the reference's repository.
     pub(crate) fn new(reference: &Reference, endpoint: Endpoint) -> Self {
+        Self::with_actions(reference, endpoint, "pull")
+    }
+
+    /// Returns a client that may change the repository as well.
+    pub(super) fn for_push(reference: &Reference, endpoint: Endpoint) -> Self {
+        Self::with_actions(reference, endpoint, "pull,push")
+    }
+
+    fn with_actions(reference: &Reference, endpoint: Endpoint, actions: &'static str) -> Self {
         let is_tls = endpoint.security == Security::Tls;
         let transport = Transport::new((!is_tls).then(|| endpoint.host.clone()));
         let (scheme, authorization) = (OnceLock::new(), Mutex::new(None));
-        Self { reference: reference.clone(), endpoint, transport, scheme, authorization }
+        let reference = reference.clone();
+        Self { reference, actions, endpoint, transport, scheme, authorization }
     }
 
     /// A server that may be insecure is asked first whether it can't do better.
@@ -87,30 +99,51 @@ impl Client {
 
     /// Gets something of the repository, and shows who we are when the registry asks for it.
     fn get(&self, path: &str, accept: &str, from: u64) -> anyhow::Result<Response<Body>> {
-        let (host, repository) = (&self.endpoint.host, &self.reference.repository);
-        let uri = format!("{}://{host}/v2/{repository}/{path}", self.scheme()?);
-        let uri: Uri = uri.parse().context("make a URL of the reference")?;
-        let authorization = self.known_authorization();
-        let request = Request::new(uri, accept);
-        let mut request = Request { authorization, from, ..request };
-        let mut response = self.transport.get(&request)?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            request.authorization = Some(self.authorize(&response)?);
-            response = self.transport.get(&request)?;
-        }
+        let request = Request { from, ..Request::new(self.uri(path)?, accept) };
+        let response = self.send(request)?;
         match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
                 Ok(response)
             }
-            StatusCode::UNAUTHORIZED if self.is_basic(&response) => bail!(self.wrong_password()),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => bail!(self.denied()),
+            _ => bail!(self.refusal(response)),
+        }
+    }
+
+    /// Returns the URL of something of the repository.
+    pub(super) fn uri(&self, path: &str) -> anyhow::Result<Uri> {
+        let (host, repository) = (&self.endpoint.host, &self.reference.repository);
+        let uri = format!("{}://{host}/v2/{repository}/{path}", self.scheme()?);
+        uri.parse().context("make a URL of the reference")
+    }
+
+    /// Sends a request to the registry, and shows who we are when it asks for it. Elsewhere nobody is
+    /// told.
+    pub(super) fn send(&self, mut request: Request) -> anyhow::Result<Response<Body>> {
+        let own = self.uri("")?;
+        if transport::origin(&request.uri) != transport::origin(&own) {
+            return self.transport.send(&request);
+        }
+        request.authorization = self.known_authorization();
+        let response = self.transport.send(&request)?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        request.authorization = Some(self.authorize(&response)?);
+        self.transport.send(&request)
+    }
+
+    /// Says why the registry did not do what it was asked.
+    pub(super) fn refusal(&self, response: Response<Body>) -> Fault {
+        let host = &self.endpoint.host;
+        match response.status() {
+            StatusCode::UNAUTHORIZED if self.is_basic(&response) => self.wrong_password(),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.denied(),
             StatusCode::NOT_FOUND => {
-                let text = format!("{} ({})", self.denied().message, reason(response));
-                bail!(Fault::not_found(text))
+                Fault::not_found(format!("{} ({})", self.denied().message, reason(response)))
             }
             status => {
                 let text = format!("registry {host} answers {status}: {}", reason(response));
-                bail!(Fault::new(Kind::Unavailable, text))
+                Fault::new(Kind::Unavailable, text)
             }
         }
     }
@@ -133,10 +166,10 @@ impl Client {
         Ok(authorization)
     }
 
-    /// Fetches a token that lets us pull from this repository.
+    /// Fetches a token for this repository.
     fn token(&self, realm: &str, service: Option<&str>) -> anyhow::Result<String> {
         let host = &self.endpoint.host;
-        let uri = token::uri(realm, service, &self.reference.repository)
+        let uri = token::uri(realm, service, &self.reference.repository, self.actions)
             .ok_or_else(|| Fault::invalid(format!("registry {host}: malformed token service")))?;
         let own: Option<Authority> = host.parse().ok();
         let is_own = own.is_some_and(|own| uri.host() == Some(own.host()));
@@ -147,7 +180,7 @@ impl Client {
         }
         let authorization = self.endpoint.credentials.as_ref().map(Credentials::basic);
         let request = Request { authorization, ..Request::new(uri, "application/json") };
-        let response = self.transport.get(&request)?;
+        let response = self.transport.send(&request)?;
         let at = transport::host(&request.uri);
         match response.status() {
             StatusCode::OK => {}

@@ -11,9 +11,14 @@ pub(super) const MAX_ANSWER: u64 = 256 << 10;
 /// What a registry must not choose for us: whom our credentials are used for, and for what.
 const OURS: [&str; 3] = ["scope", "service", "account"];
 
-/// Returns the URL at which the service `realm` gives a token for pulling from `repository`, and
+/// Returns the URL at which the service `realm` gives a token for these actions on `repository`, and
 /// for nothing else; `None` for a malformed one.
-pub(super) fn uri(realm: &str, service: Option<&str>, repository: &str) -> Option<Uri> {
+pub(super) fn uri(
+    realm: &str,
+    service: Option<&str>,
+    repository: &str,
+    actions: &str,
+) -> Option<Uri> {
     let realm: Uri = realm.parse().ok()?;
     let (scheme, at) = (realm.scheme_str()?, realm.authority()?);
     let given = realm.query().unwrap_or_default().split('&');
@@ -24,7 +29,7 @@ pub(super) fn uri(realm: &str, service: Option<&str>, repository: &str) -> Optio
     };
     let mut query: Vec<String> = given.filter(|pair| !is_ours(pair)).map(str::to_owned).collect();
     query.extend(service.map(|service| format!("service={}", escaped(service))));
-    query.push(format!("scope=repository:{repository}:pull"));
+    query.push(format!("scope=repository:{repository}:{actions}"));
     format!("{scheme}://{at}{}?{}", realm.path(), query.join("&")).parse().ok()
 }
 

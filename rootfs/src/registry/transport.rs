@@ -1,13 +1,15 @@
 //! One HTTP request: over TLS unless told otherwise, with redirects followed and failures that
 //! pass tried again.
 
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use guardian_contract::fault::{Fault, Kind};
 use guardian_contract::log;
-use ureq::http::{Response, StatusCode, Uri, header};
+use ureq::http::{Method, Response, StatusCode, Uri, header};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
@@ -19,11 +21,24 @@ const PAUSE: Duration = Duration::from_millis(250);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 const MAX_REDIRECTS: usize = 5;
 
-/// A request to be made; a GET, because pulling needs no other.
+/// What is sent along with a request.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Content {
+    #[default]
+    Nothing,
+    /// A document and its media type.
+    Document(Vec<u8>, String),
+    /// A file, whole.
+    File(PathBuf),
+}
+
+/// A request to be made.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
+    pub(crate) method: Method,
     /// Where to.
     pub(crate) uri: Uri,
+    pub(crate) content: Content,
     /// Media types wanted.
     pub(crate) accept: String,
     /// The `Authorization` header, for the host of `uri` and for no other.
@@ -34,7 +49,8 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) fn new(uri: Uri, accept: &str) -> Self {
-        Self { uri, accept: accept.to_owned(), authorization: None, from: 0 }
+        let (method, content, accept) = (Method::GET, Content::Nothing, accept.to_owned());
+        Self { method, uri, content, accept, authorization: None, from: 0 }
     }
 }
 
@@ -56,16 +72,19 @@ impl Transport {
     ///
     /// # Errors
     /// `Unavailable` when there is no answer.
-    pub(crate) fn get(&self, request: &Request) -> anyhow::Result<Response<Body>> {
+    pub(crate) fn send(&self, request: &Request) -> anyhow::Result<Response<Body>> {
         let first = origin(&request.uri);
         let mut request = request.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let mut response = self.get_patiently(&request)?;
+            let mut response = self.send_patiently(&request)?;
             if origin(&request.uri) != first {
                 // It may not ask who we are.
                 response.headers_mut().remove(header::WWW_AUTHENTICATE);
             }
-            let is_redirect = response.status().is_redirection();
+            // Others than these two turn what is sent into a GET (RFC 9110, 15.4).
+            let is_kept = matches!(response.status().as_u16(), 307 | 308);
+            let is_redirect =
+                response.status().is_redirection() && (request.method.is_safe() || is_kept);
             let Some(location) = response.headers().get(header::LOCATION).filter(|_| is_redirect)
             else {
                 return Ok(response);
@@ -88,10 +107,12 @@ impl Transport {
         self.try_once(&request).is_ok_and(|answer| answer.is_ok())
     }
 
-    /// Tries again what may pass: a lost connection, an overloaded server.
-    fn get_patiently(&self, request: &Request) -> anyhow::Result<Response<Body>> {
+    /// Tries again what may pass: a lost connection, an overloaded server. A file is sent once, because
+    /// its sender has to ask for a new place to send it to.
+    fn send_patiently(&self, request: &Request) -> anyhow::Result<Response<Body>> {
         let mut pause = PAUSE;
-        for left in (0..TRIES).rev() {
+        let tries = if matches!(request.content, Content::File(_)) { 1 } else { TRIES };
+        for left in (0..tries).rev() {
             let answer = self.try_once(request)?;
             let wait = match &answer {
                 Ok(response) if passes(response.status()) => asked_pause(response).unwrap_or(pause),
@@ -114,7 +135,8 @@ impl Transport {
     }
 
     fn try_once(&self, request: &Request) -> anyhow::Result<Result<Response<Body>, ureq::Error>> {
-        let mut call = self.agent(&request.uri)?.get(&request.uri);
+        let agent = self.agent(&request.uri)?;
+        let mut call = ureq::http::Request::builder().method(&request.method).uri(&request.uri);
         call = call.header(header::ACCEPT, &request.accept);
         if let Some(authorization) = &request.authorization {
             call = call.header(header::AUTHORIZATION, authorization);
@@ -122,7 +144,19 @@ impl Transport {
         if request.from > 0 {
             call = call.header(header::RANGE, format!("bytes={}-", request.from));
         }
-        Ok(call.call())
+        Ok(match &request.content {
+            Content::Nothing if request.method.is_safe() => agent.run(call.body(())?),
+            // Without a length some registries take no request that may have a body.
+            Content::Nothing => agent.run(call.body(&b""[..])?),
+            Content::Document(text, media_type) => {
+                agent.run(call.header(header::CONTENT_TYPE, media_type).body(&text[..])?)
+            }
+            Content::File(path) => {
+                let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+                let media_type = "application/octet-stream";
+                agent.run(call.header(header::CONTENT_TYPE, media_type).body(file)?)
+            }
+        })
     }
 
     fn agent(&self, uri: &Uri) -> anyhow::Result<&Agent> {
@@ -199,7 +233,7 @@ fn asked_pause(response: &Response<Body>) -> Option<Duration> {
 }
 
 /// Where a redirect leads: only what URLs of registries need of RFC 3986, 5.2.
-fn redirected(from: &Uri, location: &str) -> anyhow::Result<Uri> {
+pub(crate) fn redirected(from: &Uri, location: &str) -> anyhow::Result<Uri> {
     let invalid = || Fault::invalid(format!("{}: malformed redirect", host(from)));
     let scheme = from.scheme_str().unwrap_or_default();
     let absolute = match location {

@@ -1,5 +1,7 @@
 //! Images from registries: Debian's docker-registry, and servers that mean harm.
 
+#[path = "registry/distribution.rs"]
+mod distribution;
 #[path = "registry/fake.rs"]
 mod fake;
 #[path = "registry/flags.rs"]
@@ -8,6 +10,8 @@ mod flags;
 mod hostile;
 #[path = "registry/identity.rs"]
 mod identity;
+#[path = "registry/push.rs"]
+mod push;
 #[path = "registry/real.rs"]
 mod real;
 #[path = "registry/scene.rs"]
