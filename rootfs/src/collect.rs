@@ -1,10 +1,8 @@
 //! Garbage collection: layers that no image lies on lose their names under the store's gate, which
 //! takes microseconds, and are removed after it is open again.
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
-use anyhow::Context;
 use guardian_contract::fault::{Fault, Kind};
 use guardian_contract::log;
 
@@ -41,10 +39,7 @@ pub(crate) fn collect(store: &Store) -> anyhow::Result<Collected> {
     for layer in Inventory::take(store)?.unused() {
         // The name first: a layer without its size would be in the way of a new one.
         if bin.take(&store.layer(&layer.chain_id))? {
-            match std::fs::remove_file(store.meta(&layer.chain_id)) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                removed => removed.context("remove size of layer")?,
-            }
+            store.forget_layer(&layer.chain_id)?;
             collected.layers += 1;
             collected.bytes += layer.bytes;
         }

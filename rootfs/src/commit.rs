@@ -1,9 +1,9 @@
 //! `rootfs commit`: an image's layers, and what its container has written over them, as an OCI
 //! image layout.
 //!
-//! The archives that layers came in are not kept, so they are made again from the layers: the same
-//! files, but only those that `ocitar` had made are the same bytes. The same layer gives the same
-//! archive each time, so what is committed from one image shares its lower layers with the next.
+//! The archives that layers came in are not kept; they are made again of the layers and their recipes,
+//! and compared with the digests they had. A layer without a recipe is packed anew: the same files, in
+//! the same archive each time, so what is committed from one image shares its lower layers with the next.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;
@@ -14,14 +14,17 @@ use anyhow::{Context, bail};
 use guardian_contract::depot::Handle;
 use guardian_contract::fault::Fault;
 use guardian_contract::file::{private_dir, read_json, replace, replace_json};
+use guardian_contract::log;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::beneath::Beneath;
 use crate::image::{Image, Info};
+use crate::layer::Meta;
 use crate::ocitar::{self, Digests};
 use crate::pack::Marks;
 use crate::store::Store;
-use crate::{digest, disk, layer};
+use crate::{digest, disk, held, layer, recipe};
 
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const TAG: &str = "org.opencontainers.image.ref.name";
@@ -40,7 +43,7 @@ pub(crate) struct Committed {
 struct CommittedLayer {
     #[serde(flatten)]
     digests: Digests,
-    /// Whether it is byte for byte the layer that the image was made of.
+    /// Whether its archive, unpacked, is byte for byte the one that the image was made of.
     is_original: bool,
 }
 
@@ -64,14 +67,10 @@ pub(crate) fn commit(store: &Store, id: &Handle, target: &str) -> anyhow::Result
     let (directory, tag) = split(target)?;
     let layout = Layout::open(directory)?;
     let mut layers = Vec::new();
-    let mut chain_id = None;
-    for name in info.layers.iter().rev() {
-        let digests = layout.layer(layer::open_directory(&store.layer(name))?)?;
-        chain_id = Some(chain(chain_id.as_deref(), &digests.diff_id));
-        let is_original = chain_id.as_deref() == Some(name);
-        layers.push(CommittedLayer { digests, is_original });
+    for chain_id in info.layers.iter().rev() {
+        layers.push(original(store, &layout, chain_id)?);
     }
-    layers.push(CommittedLayer { digests: layout.layer(upper)?, is_original: false });
+    layers.push(CommittedLayer { digests: layout.directory(upper)?, is_original: false });
     let config =
         layout.document("application/vnd.oci.image.config.v1+json", &config(&info, &layers))?;
     let digest = layout.finish(&config, &layers, tag)?;
@@ -90,12 +89,33 @@ fn split(target: &str) -> anyhow::Result<(&Path, &str)> {
     Ok((Path::new(directory), tag))
 }
 
-/// The name that a layer has in a store (OCI image spec, config.md, "Layer ChainID").
-fn chain(below: Option<&str>, diff_id: &str) -> String {
-    match below {
-        Some(below) => digest::of(format!("sha256:{below} {diff_id}")),
-        None => diff_id.trim_start_matches("sha256:").to_owned(),
+/// Adds a layer of the store.
+fn original(store: &Store, layout: &Layout, chain_id: &str) -> anyhow::Result<CommittedLayer> {
+    let meta: Meta = read_json(&store.meta(chain_id))?.unwrap_or_default();
+    let root = || layer::open_directory(&store.layer(chain_id));
+    let known = digest::named(&meta.diff_id);
+    if let Some(recipe) = held::open(&store.recipe(chain_id))? {
+        let beneath = Beneath::in_root(root()?);
+        let made = layout.layer(|file| {
+            let digests = ocitar::write_archive(file, true, |mut output| {
+                recipe::replay(recipe, &beneath, &mut output)
+            })?;
+            match digests.diff_id == known {
+                true => Ok(digests),
+                false => bail!("it makes {} instead of {known}", digests.diff_id),
+            }
+        });
+        match made {
+            Ok(digests) => return Ok(CommittedLayer { digests, is_original: true }),
+            Err(error) => {
+                let data = json!({"layer": chain_id, "reason": format!("{error:#}")});
+                log::info("recipe-failed", &data);
+            }
+        }
     }
+    let digests = layout.directory(root()?)?;
+    let is_original = digests.diff_id == known;
+    Ok(CommittedLayer { digests, is_original })
 }
 
 fn config(info: &Info, layers: &[CommittedLayer]) -> Value {
@@ -127,8 +147,16 @@ impl Layout {
         Ok(Self { directory: directory.into(), blobs })
     }
 
-    /// Adds a directory as a layer; it gets its name when it is whole.
-    fn layer(&self, root: OwnedFd) -> anyhow::Result<Digests> {
+    /// Adds a directory as a layer.
+    fn directory(&self, root: OwnedFd) -> anyhow::Result<Digests> {
+        self.layer(|file| ocitar::write_layer(root, Marks::Trusted, file, true))
+    }
+
+    /// Adds what `write` writes as a layer; it gets its name when it is whole.
+    fn layer(
+        &self,
+        write: impl FnOnce(File) -> anyhow::Result<Digests>,
+    ) -> anyhow::Result<Digests> {
         let path = self.blobs.join(format!(".{}", std::process::id()));
         let mut options = OpenOptions::new();
         let written = options
@@ -138,7 +166,7 @@ impl Layout {
             .mode(0o600)
             .open(&path)
             .with_context(|| format!("make {}", path.display()))
-            .and_then(|file| ocitar::write_layer(root, Marks::Trusted, file, true))
+            .and_then(write)
             .and_then(|digests| {
                 std::fs::rename(&path, self.blob(&digests.digest)).context("name layer")?;
                 Ok(digests)

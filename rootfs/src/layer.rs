@@ -1,5 +1,6 @@
 //! One layer of an image: made in the store once, however many ask for it at the same time.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::beneath::Beneath;
 use crate::digest::Hashed;
+use crate::recipe::Recorder;
 use crate::store::Store;
 use crate::unpack::Unpacker;
 use crate::zstd::{self, Frames};
@@ -71,6 +73,8 @@ pub(crate) struct Meta {
     pub(crate) size: u64,
     /// Files and everything else in it that has an inode.
     pub(crate) inodes: u64,
+    /// SHA-256 of the archive that it came in, before compression.
+    pub(crate) diff_id: String,
 }
 
 impl Layer {
@@ -121,9 +125,16 @@ impl Layer {
         }
         let mut unpacker = Unpacker::layer(root.try_clone()?, &lower, room);
         unpacker.adopt_root()?;
-        self.blob.unpack(unpacker)?;
-        let usage = usage::of(&root)?;
-        let meta = Meta { size: usage.bytes, inodes: usage.inodes };
+        let recipe = store.recipe(&self.chain_id);
+        let is_recorded = Cell::new(false);
+        let file = File::create(&recipe).context("make recipe of layer")?;
+        unpacker.record(Recorder::new(file), &is_recorded);
+        let diff_id = self.blob.unpack(unpacker);
+        if diff_id.is_err() || !is_recorded.get() {
+            std::fs::remove_file(&recipe).context("remove recipe of layer")?;
+        }
+        let (diff_id, usage) = (diff_id?, usage::of(&root)?);
+        let meta = Meta { size: usage.bytes, inodes: usage.inodes, diff_id };
         replace_json(&store.meta(&self.chain_id), &meta)?;
         // After a crash a layer must be whole or absent: all of it is on disk before it gets its
         // name (rename(2) alone promises no order).
@@ -150,8 +161,8 @@ impl Packing {
 }
 
 impl Blob {
-    /// Unpacks the archive and checks on the way that it is the one expected.
-    fn unpack(&self, unpacker: Unpacker<'_>) -> anyhow::Result<()> {
+    /// Unpacks the archive, checks on the way that it is the one expected, and returns its diff id.
+    fn unpack(&self, unpacker: Unpacker<'_>) -> anyhow::Result<String> {
         let file =
             File::open(&self.path).with_context(|| format!("open {}", self.path.display()))?;
         let mut packed = BufReader::with_capacity(BUFFER, Hashed::new(file));
@@ -160,7 +171,9 @@ impl Blob {
         std::io::copy(&mut packed, &mut std::io::sink()).context("read image")?;
         let (digest, size) = packed.into_inner().finish();
         self.check_digest(&digest, size)?;
-        self.check_diff_id(unpacked?.as_deref().unwrap_or(&digest))
+        let diff_id = unpacked?.unwrap_or(digest);
+        compare("diffID", self.diff_id.as_deref(), &diff_id)?;
+        Ok(diff_id)
     }
 
     /// Returns the diff id if the archive is packed; if not, it is the digest.
@@ -181,10 +194,6 @@ impl Blob {
             bail!(size_mismatch(self.size, size));
         }
         compare("layerID", self.digest.as_deref(), actual)
-    }
-
-    fn check_diff_id(&self, actual: &str) -> anyhow::Result<()> {
-        compare("diffID", self.diff_id.as_deref(), actual)
     }
 }
 

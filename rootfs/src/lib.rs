@@ -39,6 +39,7 @@ mod pack;
 mod progress;
 mod prune;
 mod pull;
+mod recipe;
 mod registry;
 mod remove;
 mod source;

@@ -17,7 +17,7 @@ use guardian_contract::run::Answer;
 use serde::Serialize;
 
 use crate::beneath::Beneath;
-use crate::digest::Hashed;
+use crate::digest::{self, Hashed};
 use crate::layer;
 use crate::pack::{Marks, Packer, Purpose};
 use crate::unpack::Unpacker;
@@ -106,36 +106,43 @@ pub(crate) fn write_layer(
     is_packed: bool,
 ) -> anyhow::Result<Digests> {
     let root = Beneath::without_links(root);
+    write_archive(output, is_packed, |output| {
+        let (_, failed) = Packer::new(root, Purpose::Layer(marks), output).run(".".as_ref())?;
+        if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("; ")) }
+    })
+}
+
+/// Writes an archive, and returns what it and its packed form are called.
+///
+/// # Errors
+/// Those of `write`, or the output's.
+pub(crate) fn write_archive(
+    output: File,
+    is_packed: bool,
+    write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
+) -> anyhow::Result<Digests> {
     let output = BufWriter::with_capacity(BUFFER, Hashed::new(output));
-    if is_packed {
-        let encoder = GzEncoder::new(output, Compression::default());
-        let (encoder, diff_id, _) = pack(root, marks, encoder)?;
-        let output = encoder.finish().context("write layer")?;
-        let (digest, size) = finish(output)?;
-        return Ok(Digests { digest: named(&digest), diff_id: named(&diff_id), size });
-    }
-    let (output, diff_id, _) = pack(root, marks, output)?;
-    let (digest, size) = finish(output)?;
-    Ok(Digests { digest: named(&digest), diff_id: named(&diff_id), size })
-}
-
-fn pack<W: Write>(root: Beneath, marks: Marks, output: W) -> anyhow::Result<(W, String, u64)> {
-    let output = BufWriter::with_capacity(BUFFER, Hashed::new(output));
-    let (output, failed) = Packer::new(root, Purpose::Layer(marks), output).run(".".as_ref())?;
-    if !failed.is_empty() {
-        bail!("{}", failed.join("; "));
-    }
+    let (output, diff_id) = match is_packed {
+        true => {
+            let (encoder, diff_id) = hashed(GzEncoder::new(output, Compression::default()), write)?;
+            (encoder.finish().context("write layer")?, diff_id)
+        }
+        false => hashed(output, write)?,
+    };
     let output = output.into_inner().map_err(|error| error.into_error()).context("write layer")?;
-    Ok(output.into_parts())
+    let (digest, size) = output.finish();
+    Ok(Digests { digest: digest::named(&digest), diff_id: digest::named(&diff_id), size })
 }
 
-fn finish(output: BufWriter<Hashed<File>>) -> anyhow::Result<(String, u64)> {
+fn hashed<W: Write>(
+    output: W,
+    write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
+) -> anyhow::Result<(W, String)> {
+    let mut output = BufWriter::with_capacity(BUFFER, Hashed::new(output));
+    write(&mut output)?;
     let output = output.into_inner().map_err(|error| error.into_error()).context("write layer")?;
-    Ok(output.finish())
-}
-
-fn named(digest: &str) -> String {
-    format!("sha256:{digest}")
+    let (output, diff_id, _) = output.into_parts();
+    Ok((output, diff_id))
 }
 
 fn tell(digests: &Digests, file: Option<&Path>) -> anyhow::Result<()> {

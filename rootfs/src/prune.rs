@@ -1,6 +1,5 @@
 //! `rootfs prune`: all that nobody uses goes at once, whatever its size.
 
-use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 
 use anyhow::Context;
@@ -79,11 +78,11 @@ fn unfinished_layers(store: &Store) -> anyhow::Result<usize> {
     Ok(count)
 }
 
-/// Removes sizes of layers that were never finished, or were being collected when we crashed.
+/// Removes what is known of layers that were never finished, or were being collected when we crashed.
 fn sizes_without_layer(store: &Store) -> anyhow::Result<()> {
     let meta = store.meta("").parent().context("the store has no sizes")?.to_owned();
     for name in names(&meta)? {
-        let Some(chain_id) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
+        let Some((chain_id, _)) = name.to_str().and_then(|name| name.split_once('.')) else {
             continue;
         };
         // Its unpacker writes the size first.
@@ -91,7 +90,7 @@ fn sizes_without_layer(store: &Store) -> anyhow::Result<()> {
             && let Some(_lock) = store.try_lock_layer(chain_id)?
             && !store.layer(chain_id).exists()
         {
-            remove::tree(&layer::open_directory(&meta)?, OsStr::new(&name))?;
+            store.forget_layer(chain_id)?;
         }
     }
     Ok(())

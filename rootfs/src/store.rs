@@ -4,6 +4,7 @@
 //! STORE/                    0711, as is images
 //! STORE/layers/CHAIN        an unpacked layer; owners as in the image
 //! STORE/meta/CHAIN.json     its size
+//! STORE/meta/CHAIN.recipe   how to make its archive of it again
 //! STORE/images/ID/          0700, owned by the container's root: rootfs (the merged tree),
 //!                           writes/upper, writes/work, layers.json, info.json
 //! STORE/locks/CHAIN         held while the layer is unpacked
@@ -16,6 +17,7 @@
 //! ```
 
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -87,6 +89,24 @@ impl Store {
 
     pub(crate) fn meta(&self, chain_id: &str) -> PathBuf {
         self.path("meta").join(format!("{chain_id}.json"))
+    }
+
+    pub(crate) fn recipe(&self, chain_id: &str) -> PathBuf {
+        self.path("meta").join(format!("{chain_id}.recipe"))
+    }
+
+    /// Removes what is known of a layer that has no name any more.
+    ///
+    /// # Errors
+    /// When it can't be removed.
+    pub(crate) fn forget_layer(&self, chain_id: &str) -> anyhow::Result<()> {
+        for path in [self.meta(chain_id), self.recipe(chain_id)] {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                removed => removed.with_context(|| format!("remove {}", path.display()))?,
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn maps(&self) -> PathBuf {

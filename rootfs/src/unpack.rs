@@ -11,6 +11,7 @@ mod whiteout;
 
 pub(crate) use whiteout::{PREFIX as WHITEOUT_PREFIX, is_marked, is_one as is_whiteout};
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::os::fd::OwnedFd;
@@ -21,6 +22,7 @@ use anyhow::{Context, bail};
 use crate::archive::read::Reader;
 use crate::archive::{Entry, Kind};
 use crate::beneath::{Beneath, contained};
+use crate::recipe::Recorder;
 
 /// Whose archive it is and how far it is obeyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,9 @@ pub(crate) struct Unpacker<'a> {
     directories: BTreeMap<PathBuf, Entry>,
     /// Bytes that those take in memory.
     remembered: usize,
+    /// What writes down the rest of the archive, and where it says whether it could.
+    recorder: Option<Recorder>,
+    is_recorded: Option<&'a Cell<bool>>,
 }
 
 /// More directories that no member tells of are not an image but a few names of a thousand slashes.
@@ -92,7 +97,14 @@ impl<'a> Unpacker<'a> {
             parent: None,
             directories: BTreeMap::new(),
             remembered: 0,
+            recorder: None,
+            is_recorded: None,
         }
+    }
+
+    /// Writes a recipe of the archive; `is_whole` tells in the end whether there is one.
+    pub(crate) fn record(&mut self, recorder: Recorder, is_whole: &'a Cell<bool>) {
+        (self.recorder, self.is_recorded) = (Some(recorder), Some(is_whole));
     }
 
     /// Unpacks all members and reads the input to its end.
@@ -100,12 +112,17 @@ impl<'a> Unpacker<'a> {
     /// # Errors
     /// At the first member that is broken or can't be made; what was made before it stays.
     pub(crate) fn run(mut self, input: impl BufRead) -> anyhow::Result<()> {
-        let mut archive = Reader::new(input);
+        let mut archive = Reader::recorded(input, self.recorder.take());
         while let Some(entry) = archive.next()? {
             self.member(&entry, &mut archive)
                 .with_context(|| format!("unpack {}", entry.path.escape_ascii()))?;
         }
         archive.drain()?;
+        if let (Some(recorder), Some(is_recorded)) =
+            (archive.into_recorder(), self.is_recorded.take())
+        {
+            is_recorded.set(recorder.finish());
+        }
         self.finish_directories()
     }
 
@@ -123,6 +140,9 @@ impl<'a> Unpacker<'a> {
                 // A sparse file's pieces are charged one by one.
                 self.charge(entry.extents.as_ref().map_or(entry.size, |_| 0))?;
                 let file = self.new_file(&path, entry)?;
+                if entry.extents.is_none() {
+                    data.becomes(&path);
+                }
                 self.fill(file, entry, data)
             }
             Kind::HardLink(target) => self.hard_link(&path, target),

@@ -1,12 +1,14 @@
 //! Takes a tar archive apart, with limits on everything an archive could make us keep in memory.
 
 use std::io::{BufRead, ErrorKind, Read};
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use tar::{EntryType, Header};
 
 use super::sparse::Map;
 use super::{BLOCK, Entry, Kind, pax};
+use crate::recipe::{Recorder, Tape};
 
 /// Longest name (PATH_MAX): no kernel call takes a longer one.
 const MAX_NAME: u64 = 4096;
@@ -23,7 +25,7 @@ const MAX_ENTRIES: u64 = 4_000_000;
 /// Reads members one after the other.
 #[derive(Debug)]
 pub(crate) struct Reader<R> {
-    input: R,
+    input: Tape<R>,
     /// Data of the current member not read yet.
     data: u64,
     /// What fills its last block.
@@ -43,7 +45,14 @@ struct Said {
 
 impl<R: BufRead> Reader<R> {
     /// Reads an archive from `input`.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn new(input: R) -> Self {
+        Self::recorded(input, None)
+    }
+
+    /// Reads an archive from `input`; what is not the content of a file is recorded.
+    pub(crate) fn recorded(input: R, recorder: Option<Recorder>) -> Self {
+        let input = Tape::new(input, recorder);
         Self { input, data: 0, padding: 0, entries: 0, pax: MAX_PAX_TOTAL }
     }
 
@@ -103,6 +112,16 @@ impl<R: BufRead> Reader<R> {
             self.data -= length as u64;
         }
         Ok(())
+    }
+
+    /// Says that the data of the current member becomes the content of this file, as it is.
+    pub(crate) fn becomes(&mut self, path: &Path) {
+        self.input.content(path, self.data);
+    }
+
+    /// Returns what recorded the archive.
+    pub(crate) fn into_recorder(self) -> Option<Recorder> {
+        self.input.into_recorder()
     }
 
     /// Reads what follows the end of the archive, so that a hash sees all of it and whoever

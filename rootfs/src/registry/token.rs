@@ -86,10 +86,10 @@ mod tests {
                 format!("https://t/x?k&{scope}"),
             ),
         ] {
-            assert_eq!(uri(realm, service, "a/b").unwrap().to_string(), want);
+            assert_eq!(uri(realm, service, "a/b", "pull").unwrap().to_string(), want);
         }
         for bad in ["", "/x", "t", "https://"] {
-            assert_eq!(uri(bad, None, "a"), None, "{bad}");
+            assert_eq!(uri(bad, None, "a", "pull"), None, "{bad}");
         }
     }
 

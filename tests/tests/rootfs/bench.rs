@@ -235,6 +235,7 @@ fn config(root: &Path, id: &str, is_privileged: bool) -> Value {
                     "capabilities": {"bounding": capabilities, "effective": capabilities,
                                      "permitted": capabilities}},
         "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"},
+                   {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
                    {"destination": "/made/by/runtime", "type": "tmpfs", "source": "tmpfs"}],
         "linux": {"namespaces": namespaces, "uidMappings": maps, "gidMappings": maps,
                   "cgroupsPath": format!("/{id}")},
