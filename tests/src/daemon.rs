@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::netns::Netns;
+use crate::patience::patience;
 use crate::{host, leftover};
 
 /// How long a start or a stop may take before it counts as failed.
@@ -73,7 +74,7 @@ impl Daemon {
         let start = Instant::now();
         while self.guardctl().arg("ping").output()?.status.code() != Some(0) {
             let ended = self.server.as_mut().map(Child::try_wait).transpose()?.flatten();
-            if ended.is_some() || start.elapsed() > PATIENCE {
+            if ended.is_some() || start.elapsed() > patience(PATIENCE) {
                 bail!("guardiand did not come up; it said:\n{}", self.last_words());
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -212,7 +213,7 @@ impl Daemon {
             match server.try_wait()? {
                 Some(status) if status.success() => return Ok(()),
                 Some(status) => bail!("guardiand: {status}; it said:\n{}", self.last_words()),
-                None if start.elapsed() > PATIENCE => break,
+                None if start.elapsed() > patience(PATIENCE) => break,
                 None => std::thread::sleep(Duration::from_millis(5)),
             }
         }
@@ -237,7 +238,7 @@ impl Daemon {
         let start = Instant::now();
         loop {
             let found = self.present()?;
-            if found.is_empty() || start.elapsed() > BACKGROUND {
+            if found.is_empty() || start.elapsed() > patience(BACKGROUND) {
                 return Ok(found);
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -273,7 +274,7 @@ impl Daemon {
         let start = Instant::now();
         self.destroy_all()?;
         // A container whose client went away is still being made, and not listed before it is.
-        while !files(&self.depot()).is_empty() && start.elapsed() < BACKGROUND {
+        while !files(&self.depot()).is_empty() && start.elapsed() < patience(BACKGROUND) {
             std::thread::sleep(Duration::from_millis(50));
             self.destroy_all()?;
         }

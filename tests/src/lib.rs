@@ -11,4 +11,5 @@ pub mod image;
 pub mod leftover;
 pub mod memory;
 pub mod netns;
+pub mod patience;
 pub mod skip;

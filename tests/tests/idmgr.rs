@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use guardian_tests::patience::patience;
+
 use serde_json::{Value, json};
 
 /// A state directory and subordinate id files of their own.
@@ -54,7 +56,7 @@ impl Bench {
     /// Starts a server and waits until it answers.
     fn serve(&self, socket: &str) -> Server {
         let mut child = self.command(&["serve", "--socket", socket]).spawn().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + patience(Duration::from_secs(10));
         while UnixStream::connect(socket).is_err() {
             assert!(child.try_wait().unwrap().is_none(), "the server is gone");
             assert!(Instant::now() < deadline, "the server does not listen");

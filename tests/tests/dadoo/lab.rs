@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use guardian_tests::patience::patience;
 use guardian_tests::{host, skip};
 use serde_json::{Value, json};
 
@@ -344,7 +345,7 @@ pub(crate) fn context_switches(pid: u32) -> String {
 pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(10), "waited for {what}");
+        assert!(start.elapsed() < patience(Duration::from_secs(10)), "waited for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

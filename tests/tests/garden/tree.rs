@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use guardian_contract::depot::Init;
 use guardian_tests::api::Process;
 use guardian_tests::daemon::Daemon;
+use guardian_tests::patience::patience;
 use guardian_tests::skip;
 use serde_json::Value;
 
@@ -83,7 +84,11 @@ fn a_tree_is_known_killed_and_measured_as_one() {
 fn gone(handle: &str, process: &str) {
     let start = Instant::now();
     while !groups(handle, process).is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", groups(handle, process));
+        assert!(
+            start.elapsed() < patience(Duration::from_secs(3)),
+            "{:?}",
+            groups(handle, process)
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }

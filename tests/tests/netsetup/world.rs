@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use guardian_tests::patience::patience;
 use guardian_tests::{host, skip};
 use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
@@ -266,9 +267,9 @@ pub(crate) fn inside<T: Send>(netns: &Path, work: impl FnOnce() -> T + Send) -> 
 
 /// Waits until something is so.
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    let end = std::time::Instant::now() + patience(std::time::Duration::from_secs(5));
     while !is_so() {
-        assert!(std::time::Instant::now() < end, "{what}: still not so after 5 seconds");
+        assert!(std::time::Instant::now() < end, "{what}: still not so");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant, SystemTime};
 
+use guardian_tests::patience::patience;
+
 use serde_json::Value;
 
 use crate::bench::{Bench, MAPS};
@@ -22,7 +24,7 @@ fn df(bench: &Bench) -> Value {
 }
 
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + patience(Duration::from_secs(10));
     while !is_so() {
         assert!(Instant::now() < deadline, "{what}");
         std::thread::sleep(Duration::from_millis(10));

@@ -4,6 +4,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use guardian_tests::patience::patience;
 use serde_json::Value;
 
 use crate::bench::{Bench, MAPS};
@@ -116,7 +117,7 @@ fn two_hundred_deaths_leave_a_store_that_is_whole() {
     assert_eq!(bench.done(&["fsck"]), "0 images, 0 layers");
     assert_eq!(bench.mounts(), 0);
     let store = bench.path("store").display().to_string();
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + patience(Duration::from_secs(5));
     loop {
         let loops = guardian_tests::host::run(&["losetup", "-a"]).unwrap();
         if !loops.contains(&store) {

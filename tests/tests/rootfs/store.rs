@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use guardian_tests::patience::patience;
+
 use guardian_contract::image::Stats;
 
 use crate::bench::{Bench, MAPS};
@@ -242,7 +244,7 @@ fn limits_hold_and_leave_no_loop_device() {
     assert_eq!(bench.mounts(), 0);
     // The device is freed by the kernel a moment after the last user is gone.
     let tag = bench.path("store").display().to_string();
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + patience(Duration::from_secs(5));
     let is_used = || {
         (0..64).any(|n| {
             fs::read_to_string(format!("/sys/block/loop{n}/loop/backing_file"))

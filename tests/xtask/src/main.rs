@@ -1,4 +1,4 @@
-//! The commands a person types in this repository: `cargo xtask demo`, `test`, `bench`, `soak`.
+//! The commands a person types in this repository: `cargo xtask demo`, `test`, `vm`, `bench`, `soak`.
 
 mod bench;
 mod build;
@@ -8,6 +8,7 @@ mod interrupt;
 mod need;
 mod soak;
 mod test;
+mod vm;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -30,6 +31,11 @@ enum Verb {
     Demo,
     /// Check format and lints, and run all tests
     Test,
+    /// Run tests on another kernel, in a virtual machine
+    Vm(vm::Args),
+    /// What the virtual machine runs
+    #[command(hide = true)]
+    Guest(vm::GuestArgs),
     /// Measure create, run, destroy and memory beside the bare runtime
     Bench(bench::Args),
     /// Run thousands of processes, and one that prints for minutes; look for loss, leaks and growth
@@ -47,12 +53,14 @@ fn main() -> ExitCode {
 }
 
 fn run(verb: Verb) -> anyhow::Result<()> {
-    if guardian_tests::host::is_root() {
+    if guardian_tests::host::is_root() && !matches!(verb, Verb::Guest(_)) {
         enclosure::enter()?;
     }
     match verb {
         Verb::Demo => demo::demo(),
         Verb::Test => test::test(),
+        Verb::Vm(args) => vm::vm(&args),
+        Verb::Guest(args) => vm::guest(&args),
         Verb::Bench(args) => bench::bench(&args),
         Verb::Soak(args) => soak::soak(&args),
     }

@@ -41,6 +41,16 @@ pub(crate) const TESTS: [Need; 10] = [
     need("script", "bsdutils"),
 ];
 
+/// What a virtual machine with another kernel needs beside virtme-ng, which pip has.
+pub(crate) const VM: [Need; 6] = [
+    need("qemu-system-x86_64", "qemu-system-x86"),
+    need("python3", "python3-venv"),
+    need("mkfs.xfs", "xfsprogs"),
+    need("depmod", "kmod"),
+    need("dpkg-deb", "dpkg"),
+    need("apparmor_parser", "apparmor"),
+];
+
 /// Installs what is missing with apt-get, as root on Debian and its kin.
 ///
 /// # Errors
@@ -77,11 +87,15 @@ pub(crate) fn ensure(needs: &[Need]) -> anyhow::Result<()> {
     }
 }
 
-/// A dynamic busybox does not count: it can't run in an otherwise empty image.
+/// A dynamic busybox does not count: it can't run in an otherwise empty image. Nor does a python
+/// that can't make environments, which is a package of its own.
 fn is_there(need: &Need) -> bool {
     let path = host::program(need.program);
     match need.program {
         "busybox" => path.is_some_and(|path| elf::is_static(&path).unwrap_or(false)),
+        "python3" => path.is_some_and(|path| {
+            host::output(Command::new(path).args(["-c", "import ensurepip, venv"])).is_ok()
+        }),
         _ => path.is_some(),
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use guardian_tests::host;
 use guardian_tests::netns::Netns;
+use guardian_tests::patience::patience;
 use guardian_tests::skip;
 
 use super::fake::namespace;
@@ -42,7 +43,7 @@ impl<'a> Registry<'a> {
         command.arg("serve").arg(&config).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().unwrap();
         let registry = Self { bench, netns, child };
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + patience(Duration::from_secs(20));
         while !registry.answers() {
             assert!(Instant::now() < deadline, "docker-registry does not come up");
             std::thread::sleep(Duration::from_millis(50));

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use guardian_tests::patience::patience;
+
 use serde_json::{Value, json};
 
 use super::fake::{Fake, Reply};
@@ -295,7 +297,7 @@ fn who_waits_for_a_download_takes_over_from_the_dead() {
         command.arg(format!("docker://{HOST}/x:v1")).arg(id).stdout(Stdio::null()).spawn().unwrap()
     };
     let until = |done: &dyn Fn() -> bool| {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + patience(Duration::from_secs(20));
         while !done() {
             assert!(Instant::now() < end, "{:?}", fake.seen());
             std::thread::sleep(Duration::from_millis(20));

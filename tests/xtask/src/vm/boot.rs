@@ -1,0 +1,131 @@
+//! Boots the machine and waits for it to end.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use guardian_tests::host;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use super::kernel::Tools;
+use super::plan::{self, Outcome, Plan, Test};
+use crate::{interrupt, say};
+
+/// How much slower an emulated machine is. It has been seen to be 20 to 50 times slower, but most
+/// deadlines are far from what they guard.
+const SLOWNESS: u32 = 10;
+
+/// How long one test may take.
+const TEST_TIME: Duration = Duration::from_secs(600);
+
+/// How long a boot, an end, and the tests that run at the end may take together.
+const MARGIN: Duration = Duration::from_secs(TEST_TIME.as_secs() + 240);
+
+/// The size of the disk; only what is written takes room.
+const DISK_BYTES: u64 = 16 << 30;
+
+/// A virtual machine to be.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    /// What to boot.
+    pub(crate) tools: Tools,
+    /// Whether the host's KVM is used; otherwise all is emulated.
+    pub(crate) has_kvm: bool,
+    /// Its processors, and how many tests run at once.
+    pub(crate) jobs: usize,
+    /// For how many minutes tests are begun.
+    pub(crate) minutes: u64,
+}
+
+impl Machine {
+    /// Boots it, has it run the tests, and returns what it told of them; less than all, if it
+    /// crashed or ran out of time.
+    ///
+    /// # Errors
+    /// When it can't be started, or ctrl-c was pressed.
+    pub(crate) fn run(&self, tests: &[Test]) -> anyhow::Result<Vec<Outcome>> {
+        let shared = tempfile::tempdir_in(host::target_dir().join("vm"))?;
+        let plan = Plan {
+            bin_dir: host::bin_dir(),
+            tests: tests.to_vec(),
+            jobs: self.jobs,
+            slowness: SLOWNESS,
+            test_seconds: TEST_TIME.as_secs(),
+            seconds: self.minutes * 60,
+        };
+        std::fs::write(shared.path().join(plan::PLAN), serde_json::to_vec(&plan)?)?;
+        let disk = shared.path().join("disk");
+        std::fs::File::create(&disk)?.set_len(DISK_BYTES)?;
+        host::run(&["mkfs.xfs", "-q", &disk.display().to_string()])?;
+        let vng = self.command(shared.path(), &disk)?.spawn().context("start vng")?;
+        watch(vng, Duration::from_secs(self.minutes * 60) + MARGIN)?;
+        Ok(plan::outcomes(shared.path()))
+    }
+
+    fn command(&self, shared: &Path, disk: &Path) -> anyhow::Result<Command> {
+        let mut command = Command::new(&self.tools.vng);
+        command.arg("--run").arg(&self.tools.kernel);
+        if !self.has_kvm {
+            command.arg("--disable-kvm");
+        }
+        // Nothing on the disk outlives the machine, so nothing needs to be synced.
+        let drive = format!(
+            "--qemu-opts=-drive if=none,id=work,format=raw,cache=unsafe,file={}",
+            disk.display()
+        );
+        command
+            .args(["--user", "root", "--memory", "3G", "--cpus", &self.jobs.to_string()])
+            .arg("--rwdir")
+            .arg(shared)
+            .args(["--disable-microvm", &drive, "--qemu-opts=-device virtio-blk-pci,drive=work"])
+            .arg("--")
+            .arg(std::env::current_exe()?)
+            .arg("guest")
+            .arg(shared)
+            // A pipe: qemu would truncate the file that is our own standard output.
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            // A group of its own, to be ended with all it started.
+            .process_group(0);
+        Ok(command)
+    }
+}
+
+/// Relays what the machine says until it ends.
+fn watch(mut vng: Child, limit: Duration) -> anyhow::Result<()> {
+    let stdout = vng.stdout.take().context("vng has no standard output")?;
+    let (sender, lines) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+        lines.for_each(|line| drop(sender.send(line)));
+    });
+    let end = Instant::now() + limit;
+    let watched = loop {
+        match lines.recv_timeout(Duration::from_millis(200)) {
+            // What the firmware does to a screen is of no use here.
+            Ok(line) if line.trim().is_empty() || line.contains('\u{1b}') => {}
+            Ok(line) => say(line.trim_end()),
+            Err(RecvTimeoutError::Disconnected) => break Ok(()),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if let Err(error) = interrupt::check() {
+            break Err(error);
+        }
+        if Instant::now() > end {
+            say("the virtual machine does not end; it is killed");
+            break Ok(());
+        }
+    };
+    // It has ended, or is to.
+    let _ = killpg(Pid::from_raw(i32::try_from(vng.id())?), Signal::SIGKILL);
+    vng.wait()?;
+    if reader.join().is_err() {
+        bail!("the machine's words could not be read");
+    }
+    watched
+}
