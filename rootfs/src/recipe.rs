@@ -216,6 +216,8 @@ mod tests {
         header.set_mode(0o644);
         header.set_uid(0);
         header.set_gid(0);
+        header.set_device_major(0).unwrap();
+        header.set_device_minor(0).unwrap();
         header.set_size(content.len() as u64);
         header.set_cksum();
         let fill = vec![7; content.len().next_multiple_of(512) - content.len()];
