@@ -1,5 +1,6 @@
 //! Control groups of containers: found, read, emptied of directories. cgroups(7).
 
+pub(crate) mod census;
 pub(crate) mod hierarchies;
 pub(crate) mod leaf;
 
@@ -27,26 +28,43 @@ impl Cgroups {
         Ok(Self(parse(&text)))
     }
 
+    /// Reads our own groups.
+    ///
+    /// # Errors
+    /// When /proc is not there.
+    pub(crate) fn own() -> anyhow::Result<Self> {
+        Self::of(i32::try_from(std::process::id())?)
+    }
+
     /// Returns the groups of one name in all hierarchies; `below` is their path there.
     ///
     /// # Errors
     /// When it is not known which hierarchies there are.
     pub(crate) fn named(below: &Path) -> anyhow::Result<Self> {
-        let mut groups = Self::of(i32::try_from(std::process::id())?)?;
+        let mut groups = Self::own()?;
         groups.0.iter_mut().for_each(|(_, path)| *path = below.to_owned());
         Ok(groups)
     }
 
     /// Returns the directory of a controller: version 1's where it is there, else version 2's.
     pub(crate) fn controller(&self, name: &str) -> Option<PathBuf> {
-        let named = self.0.iter().find(|(names, _)| names.split(',').any(|one| one == name));
-        let (names, path) = named.or_else(|| self.0.iter().find(|(names, _)| names.is_empty()))?;
+        let (names, path) = self.line(name)?;
         let below = path.strip_prefix("/").unwrap_or(path);
         let mounts: Vec<PathBuf> = match names.as_str() {
             "" => vec![ROOT.into(), Path::new(ROOT).join("unified")],
             names => [names, name].map(|dir| Path::new(ROOT).join(dir)).into(),
         };
         mounts.into_iter().map(|mount| mount.join(below)).find(|dir| dir.is_dir())
+    }
+
+    fn line(&self, name: &str) -> Option<&(String, PathBuf)> {
+        let named = self.0.iter().find(|(names, _)| names.split(',').any(|one| one == name));
+        named.or_else(|| self.0.iter().find(|(names, _)| names.is_empty()))
+    }
+
+    /// Returns the path of a controller's group below the root of its hierarchy.
+    pub(crate) fn path(&self, name: &str) -> Option<&Path> {
+        self.line(name).map(|(_, path)| path.as_path())
     }
 
     /// Tells whether a controller is on version 2.

@@ -2,19 +2,20 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guardian_contract::garden::ApiError;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
+use crate::event::stream;
 use crate::guardian::Guardian;
 use crate::http::body::Body;
 use crate::http::head::Head;
 use crate::http::reply::Reply;
 use crate::http::wire::Wire;
 use crate::router::{self, Found, Route};
-use crate::{files, route, takeover};
+use crate::{files, route, takeover, telemetry};
 
 /// What a connection needs to know of the server.
 #[derive(Debug, Clone)]
@@ -103,7 +104,12 @@ async fn answer(context: &Context, head: &Head, mut wire: Wire) -> Option<Wire> 
     if head.expects_continue {
         wire.writer.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.ok()?;
     }
+    let (start, _in_flight) = (Instant::now(), telemetry::REQUESTS_IN_FLIGHT.hold());
     let reply = match request.route {
+        Route::Events => {
+            stream::serve(context, &request, wire).await;
+            return None;
+        }
         Route::Run | Route::Attach | Route::Stdout | Route::Stderr => {
             return take_over(context, &request, body, wire).await;
         }
@@ -120,6 +126,8 @@ async fn answer(context: &Context, head: &Head, mut wire: Wire) -> Option<Wire> 
             Err(error) => Reply::error(&ApiError::other(format!("read request body: {error}"))),
         },
     };
+    let status = reply.status().to_string();
+    telemetry::REQUESTS.took(&[&request.route.name(), &status], start.elapsed());
     finish(&reply, head, &body, wire).await
 }
 

@@ -12,14 +12,17 @@ pub(crate) mod properties;
 pub(crate) mod restore;
 pub(crate) mod run;
 pub(crate) mod stop;
+pub(crate) mod top;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::Context;
 use guardian_contract::depot::{Bundle, Handle, Init};
 use guardian_contract::journal::Journal;
 
+use crate::oom::Watches;
 use crate::process::Process;
 use facts::Facts;
 use grace::Grace;
@@ -47,6 +50,9 @@ pub(crate) struct Container {
     pub(crate) properties: Properties,
     /// When it is destroyed for want of clients.
     pub(crate) grace: Grace,
+    /// What watches it.
+    pub(crate) watches: Watches,
+    is_unkillable: AtomicBool,
     phase: Mutex<Phase>,
     facts: OnceLock<Facts>,
     init: OnceLock<Init>,
@@ -60,6 +66,8 @@ impl Container {
             bundle,
             properties,
             grace: Grace::default(),
+            watches: Watches::default(),
+            is_unkillable: AtomicBool::new(false),
             phase: Mutex::new(phase),
             facts: OnceLock::new(),
             init: OnceLock::new(),
@@ -88,6 +96,15 @@ impl Container {
         let is_first = *phase != Phase::Destroying;
         *phase = Phase::Destroying;
         is_first
+    }
+
+    /// Tells whether the latest try to destroy it met a process that does not die.
+    pub(crate) fn is_unkillable(&self) -> bool {
+        self.is_unkillable.load(Ordering::Relaxed)
+    }
+
+    fn set_unkillable(&self, is_unkillable: bool) {
+        self.is_unkillable.store(is_unkillable, Ordering::Relaxed);
     }
 
     /// Returns the record of what is done to it.

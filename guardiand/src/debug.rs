@@ -54,7 +54,7 @@ fn vars(guardian: &Guardian) -> Value {
 }
 
 /// Returns resident and private memory in bytes (proc_pid_statm(5)).
-fn memory() -> (u64, u64) {
+pub(crate) fn memory() -> (u64, u64) {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let mut pages = text.split_whitespace().map(|word| word.parse::<u64>().unwrap_or(0));
     let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);

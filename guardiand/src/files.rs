@@ -135,7 +135,7 @@ async fn send(
     mut chunk: BytesMut,
     wire: &mut Wire,
 ) -> anyhow::Result<()> {
-    send_chunked_head(&mut wire.writer).await?;
+    send_chunked_head(&mut wire.writer, "application/x-tar").await?;
     while !chunk.is_empty() {
         wire.writer.write_all(format!("{:x}\r\n", chunk.len()).as_bytes()).await?;
         chunk.extend_from_slice(b"\r\n");

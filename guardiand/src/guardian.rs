@@ -10,6 +10,8 @@ use guardian_contract::log;
 use serde_json::json;
 
 use crate::container::{Container, Phase, lock, properties};
+use crate::event::Events;
+use crate::oom::KernelLog;
 use crate::plugin::network::SetUp;
 use crate::process::attach::Attachments;
 use crate::settings::Settings;
@@ -23,6 +25,10 @@ pub(crate) struct Guardian {
     pub(crate) host: SetUp,
     /// Who reads the output of processes.
     pub(crate) attachments: Arc<Attachments>,
+    /// Who is told what happens.
+    pub(crate) events: Events,
+    /// Whom the kernel killed.
+    pub(crate) kernel_log: Arc<KernelLog>,
     containers: Mutex<BTreeMap<Handle, Arc<Container>>>,
 }
 
@@ -30,7 +36,8 @@ impl Guardian {
     /// Returns a server that knows of no container yet.
     pub(crate) fn new(settings: Settings, host: SetUp) -> Arc<Self> {
         let (attachments, containers) = (Arc::default(), Mutex::default());
-        Arc::new(Self { settings, host, attachments, containers })
+        let (events, kernel_log) = (Events::default(), KernelLog::follow());
+        Arc::new(Self { settings, host, attachments, events, kernel_log, containers })
     }
 
     /// Takes a handle for a container, if it is free and there is room: one step, so that of two

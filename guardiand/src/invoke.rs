@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use guardian_contract::fault::Fault;
@@ -11,6 +11,8 @@ use guardian_contract::log;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+
+use crate::telemetry;
 
 /// What a program that ended left behind.
 #[derive(Debug)]
@@ -34,6 +36,7 @@ pub(crate) async fn invoke(
     stdin: &[u8],
     deadline: Duration,
 ) -> anyhow::Result<Outcome> {
+    let start = Instant::now();
     let name = program.display();
     let mut child = Command::new(program)
         .args(args)
@@ -56,7 +59,40 @@ pub(crate) async fn invoke(
         bail!("{name} did not end within {deadline:?}");
     };
     let output = output.with_context(|| format!("wait for {name}"))?;
+    record(program, args, start, output.status);
     Ok(Outcome { status: output.status, stdout: output.stdout, stderr: output.stderr })
+}
+
+/// The verbs of the programs we call, as far as they are words of their command lines.
+const VERBS: [&str; 20] = [
+    "create",
+    "delete",
+    "stats",
+    "bulk-stats",
+    "capacity",
+    "destroy",
+    "allocate",
+    "release",
+    "setup",
+    "up",
+    "down",
+    "net-in",
+    "net-out",
+    "bulk-net-out",
+    "update",
+    "state",
+    "kill",
+    "check",
+    "run",
+    "exec",
+];
+
+/// Notes how long a program took: the first word of its command line that is a verb is taken for it.
+fn record(program: &Path, args: &[OsString], start: Instant, status: ExitStatus) {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    let verb = args.iter().find_map(|arg| VERBS.into_iter().find(|verb| arg == verb));
+    let result = if status.success() { "done" } else { "failed" };
+    telemetry::TOOLS.took(&[&name, verb.unwrap_or("other"), result], start.elapsed());
 }
 
 impl Outcome {

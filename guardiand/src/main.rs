@@ -7,11 +7,14 @@ mod connection;
 mod container;
 mod control;
 mod debug;
+mod event;
 mod files;
 mod guardian;
+mod health;
 mod host;
 mod http;
 mod invoke;
+mod oom;
 mod plugin;
 mod process;
 mod route;
@@ -19,6 +22,7 @@ mod router;
 mod server;
 mod settings;
 mod takeover;
+mod telemetry;
 
 use std::process::ExitCode;
 

@@ -14,6 +14,7 @@ pub(crate) mod spec;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -43,6 +44,16 @@ pub(crate) enum Ending {
     Unknown(String),
 }
 
+impl Ending {
+    /// Returns the exit code, if it is known.
+    pub(crate) fn code(&self) -> Option<i64> {
+        match self {
+            Self::Code(code) => Some(*code),
+            Self::Unknown(_) => None,
+        }
+    }
+}
+
 /// A process that runs, or ran until just now.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -57,6 +68,7 @@ pub(crate) struct Process {
     dadoo: PathBuf,
     first_stdin: Mutex<Option<pipe::Sender>>,
     ending: watch::Sender<Option<Ending>>,
+    is_end_told: AtomicBool,
 }
 
 /// Our ends of a process's FIFOs. They must be open without a gap from before dadoo opens its
@@ -105,7 +117,8 @@ impl Process {
         let keeps = dir.keep_output().exists();
         let (stdout, stderr) = (Fanout::keeping(keeps), Fanout::keeping(keeps));
         let (first_stdin, ending) = (Mutex::default(), watch::Sender::new(None));
-        Arc::new(Self { id, dir, stdout, stderr, dadoo: dadoo.into(), first_stdin, ending })
+        let (dadoo, is_end_told) = (dadoo.into(), AtomicBool::new(false));
+        Arc::new(Self { id, dir, stdout, stderr, dadoo, first_stdin, ending, is_end_told })
     }
 
     /// Finds a process in its directory: one that runs is watched again, the end of one that
@@ -211,6 +224,12 @@ impl Process {
         found.ok().flatten().unwrap_or_else(|| Ending::Unknown("server stops".into()))
     }
 
+    /// Returns how it ended, to the first who asks after it did.
+    pub(crate) fn ending_to_tell(&self) -> Option<Ending> {
+        let ending = self.ending.borrow().clone()?;
+        (!self.is_end_told.swap(true, Ordering::Relaxed)).then_some(ending)
+    }
+
     /// Tells whether the end is known.
     pub(crate) fn has_ended(&self) -> bool {
         self.ending.borrow().is_some()
@@ -267,7 +286,8 @@ impl Process {
         }
     }
 
-    fn pid(&self) -> Option<Pid> {
+    /// Returns its pid on the host, as the runtime has written it down.
+    pub(crate) fn pid(&self) -> Option<Pid> {
         let text = std::fs::read_to_string(self.dir.pidfile()).ok()?;
         Pid::from_raw(text.trim().parse().ok()?)
     }

@@ -16,9 +16,11 @@ use crate::container::network::parse_bandwidth;
 use crate::container::properties::GRACE_TIME;
 use crate::container::{Container, stop};
 use crate::guardian::{Guardian, api_error};
+use crate::health;
 use crate::host;
 use crate::http::reply::Reply;
 use crate::router::Route;
+use crate::telemetry::scrape;
 
 type Answer = Result<Reply, ApiError>;
 
@@ -65,6 +67,9 @@ async fn try_answer(guardian: &Arc<Guardian>, request: &Request, body: &[u8]) ->
         Route::BulkInfo => Ok(bulk_info(guardian, request)),
         Route::BulkMetrics => Ok(bulk_metrics(guardian, request).await),
         Route::SetGraceTime => set_grace_time(guardian, request, body),
+        Route::Scrape => Ok(Reply::text(200, scrape::page(guardian).await)),
+        Route::Alive => Ok(health::alive(guardian)),
+        Route::Ready => Ok(health::ready(guardian).await),
         _ => of_container(guardian, request, body).await,
     }
 }
@@ -131,6 +136,7 @@ async fn read(guardian: &Guardian, request: &Request, container: &Container) -> 
         Route::CpuLimits => Ok(Reply::json(&container.cpu_limits().map_err(failed)?)),
         Route::MemoryLimits => Ok(Reply::json(&container.memory_limits().map_err(failed)?)),
         Route::Metrics => Ok(Reply::json(&guardian.metrics(container).await.map_err(failed)?)),
+        Route::Top => Ok(Reply::json(&container.top().map_err(failed)?)),
         Route::Properties => Ok(Reply::json(&container.properties.all())),
         Route::Property => {
             let name = request.value(1);

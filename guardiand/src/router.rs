@@ -33,6 +33,26 @@ pub(crate) enum Route {
     SetProperty,
     RemoveProperty,
     Metrics,
+    // Ours.
+    Events,
+    Scrape,
+    Alive,
+    Ready,
+    Top,
+}
+
+impl Route {
+    /// Returns the route's name in lower case, as metrics have it.
+    pub(crate) fn name(self) -> String {
+        let mut name = String::new();
+        for letter in format!("{self:?}").chars() {
+            if letter.is_ascii_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(letter.to_ascii_lowercase());
+        }
+        name
+    }
 }
 
 #[rustfmt::skip]
@@ -67,6 +87,15 @@ const ROUTES: [(&str, &str, Route); 28] = [
     ("GET",    "/containers/:handle/metrics",                              Route::Metrics),
 ];
 
+/// Routes that Garden does not have.
+const OURS: [(&str, &str, Route); 5] = [
+    ("GET", "/events", Route::Events),
+    ("GET", "/metrics", Route::Scrape),
+    ("GET", "/healthz", Route::Alive),
+    ("GET", "/readyz", Route::Ready),
+    ("GET", "/containers/:handle/top", Route::Top),
+];
+
 /// What a request was found to mean.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {
@@ -81,7 +110,7 @@ pub(crate) enum Found {
 /// Looks a request up; the first route that matches wins.
 pub(crate) fn find(method: &str, path: &str) -> Found {
     let mut allowed = Vec::new();
-    for (route_method, pattern, route) in ROUTES {
+    for (route_method, pattern, route) in ROUTES.into_iter().chain(OURS) {
         let Some(values) = values(pattern, path) else { continue };
         if route_method == method {
             return Found::Route(route, values);
@@ -118,6 +147,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_are_words() {
+        assert_eq!((Route::BulkInfo.name(), Route::Top.name()), ("bulk_info".into(), "top".into()));
+    }
+
+    #[test]
     fn requests_are_routed_as_garden_routes_them() {
         let of = |route, values: &[&str]| {
             Found::Route(route, values.iter().map(|v| (*v).to_owned()).collect())
@@ -135,6 +169,7 @@ mod tests {
                 of(Route::Stdout, &["h", "p", "7"]),
             ),
             ("PUT", "/containers/h/properties/k", of(Route::SetProperty, &["h", "k"])),
+            ("GET", "/readyz", of(Route::Ready, &[])),
             ("GET", "/", Found::Nothing),
             ("GET", "/ping/", Found::Nothing),
             ("DELETE", "/containers/", Found::Nothing),

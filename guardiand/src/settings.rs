@@ -32,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) nstar: PathBuf,
     /// Who gives ids to unprivileged containers.
     pub(crate) ids: idmgr::Ids,
+    /// First process of every container.
+    init: PathBuf,
 }
 
 impl Settings {
@@ -57,8 +59,24 @@ impl Settings {
             dadoo: sibling(&flags.tools.dadoo_bin, "dadoo")?,
             nstar: sibling(&flags.tools.nstar_bin, "nstar")?,
             ids,
+            init,
             flags,
         })
+    }
+
+    /// Returns all programs that are called, each under the name of its part.
+    pub(crate) fn programs(&self) -> Vec<(&'static str, &Path)> {
+        let mut programs = vec![
+            ("runtime", self.runtime.program.as_path()),
+            ("dadoo", &self.dadoo),
+            ("init", &self.init),
+            ("nstar", &self.nstar),
+            ("depot", self.depot_tool.program()),
+            ("idmgr", self.ids.program()),
+            ("network plugin", self.network.program()),
+        ];
+        programs.extend(self.images.programs().map(|program| ("image plugin", program)));
+        programs
     }
 }
 

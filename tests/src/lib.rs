@@ -5,6 +5,7 @@
 pub mod api;
 pub mod daemon;
 pub mod elf;
+pub mod event;
 pub mod hierarchy;
 pub mod host;
 pub mod image;

@@ -11,6 +11,8 @@ use guardian_tests::{host, image, skip};
 
 #[path = "garden/crowd.rs"]
 mod crowd;
+#[path = "garden/event.rs"]
+mod event;
 #[path = "garden/failure.rs"]
 mod failure;
 #[path = "garden/file.rs"]
@@ -19,6 +21,8 @@ mod file;
 mod life;
 #[path = "garden/network.rs"]
 mod network;
+#[path = "garden/oom.rs"]
+mod oom;
 #[path = "garden/passed.rs"]
 mod passed;
 #[path = "garden/pea.rs"]
@@ -27,6 +31,8 @@ mod pea;
 mod process;
 #[path = "garden/restart.rs"]
 mod restart;
+#[path = "garden/stats.rs"]
+mod stats;
 #[path = "garden/tree.rs"]
 mod tree;
 

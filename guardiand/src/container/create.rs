@@ -1,6 +1,7 @@
 //! Making a container: journal, root filesystem, bundle, init, network; then it can be seen.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context;
 use guardian_contract::depot::{BundleSpec, Handle, Init};
@@ -14,7 +15,9 @@ use serde_json::json;
 
 use super::properties::{GRACE_TIME, Properties, STATE};
 use super::{Container, Phase, facts, grace};
+use crate::event::{Event, Kind};
 use crate::guardian::{Guardian, api_error};
+use crate::telemetry;
 
 impl Guardian {
     /// Makes a container and returns its handle. On failure everything begun is taken back, and
@@ -33,7 +36,10 @@ impl Guardian {
             return Err(api_error(&error));
         }
         log::info("create.start", &json!({"handle": handle.as_str()}));
-        if let Err(error) = self.make(&container, spec).await {
+        let (start, _in_flight) = (Instant::now(), telemetry::CREATING.hold());
+        let made = self.make(&container, spec).await;
+        telemetry::OPERATIONS.ended("create", start, made.is_ok());
+        if let Err(error) = made {
             log::error(
                 "create.failed",
                 &json!({"handle": handle.as_str(), "error": format!("{error:#}")}),
@@ -48,6 +54,8 @@ impl Guardian {
             return Err(api_error(&error));
         }
         log::info("create.created", &json!({"handle": handle.as_str()}));
+        self.events.tell(Event::new(Kind::Create, &handle));
+        self.watch(&container);
         let countdown = container.properties.get(GRACE_TIME).and_then(|text| text.parse().ok());
         grace::set(self, &container, countdown.unwrap_or(0));
         Ok(handle)
@@ -71,37 +79,43 @@ impl Guardian {
 
     async fn make(&self, container: &Container, spec: ContainerSpec) -> anyhow::Result<()> {
         let journal = container.journal();
-        let begin = |step| journal.mark(Operation::Create, step, Mark::Begin);
-        let done = |step| journal.mark(Operation::Create, step, Mark::Done);
+        let begin = |step| {
+            journal.mark(Operation::Create, step, Mark::Begin)?;
+            anyhow::Ok(Instant::now())
+        };
+        let done = |step, start: Instant| {
+            telemetry::CREATE_STEPS.took(&[step], start.elapsed());
+            journal.mark(Operation::Create, step, Mark::Done)
+        };
 
-        begin("ids")?;
+        let start = begin("ids")?;
         let handle = container.handle();
         let ids = match spec.privileged {
             true => None,
             false => Some(self.settings.ids.allocate(handle).await?),
         };
-        done("ids")?;
+        done("ids", start)?;
 
-        begin("rootfs")?;
+        let start = begin("rootfs")?;
         let image = self.image(&spec);
         let fragment = self.settings.images.create(handle, &image, ids.as_ref()).await?;
-        done("rootfs")?;
+        done("rootfs", start)?;
 
-        begin("bundle")?;
+        let start = begin("bundle")?;
         let bundle_spec = bundle_spec(fragment, &spec, ids.unwrap_or_default());
         self.settings.depot_tool.create(handle, &bundle_spec).await?;
-        done("bundle")?;
+        done("bundle", start)?;
 
-        begin("runtime")?;
+        let start = begin("runtime")?;
         self.settings.runtime.run(&container.bundle).await?;
         let pid = facts::read_pid(&container.bundle).context("container init PID was 0")?;
         let init = Init::of(pid).context("container init ended at once")?;
         replace_json(&container.bundle.init(), &init)?;
-        done("runtime")?;
+        done("runtime", start)?;
 
-        begin("network")?;
+        let start = begin("network")?;
         self.connect(container, &spec, pid).await?;
-        done("network")?;
+        done("network", start)?;
 
         let grace_time = match spec.grace_time {
             0 => i64::try_from(self.settings.flags.lifecycle.default_grace_time.as_nanos())?,

@@ -3,7 +3,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use guardian_contract::depot::Init;
@@ -16,7 +16,9 @@ use serde_json::json;
 
 use super::{Container, Phase, facts, grace, pea};
 use crate::cgroup;
+use crate::event::{Event, Kind};
 use crate::guardian::Guardian;
+use crate::telemetry;
 
 /// How long a killed container may take to die, in seconds. Longer means that the kernel can't let
 /// go of it.
@@ -90,6 +92,8 @@ impl Guardian {
         let handle = container.handle();
         log::info("destroy.start", &json!({"handle": handle.as_str()}));
         grace::set(self, container, 0);
+        container.watches.end();
+        let start = Instant::now();
         let mut failures = Vec::new();
         let mut note = |step: &str, result: anyhow::Result<()>| {
             let mark = result
@@ -100,7 +104,9 @@ impl Guardian {
             }
         };
         note("begin", container.journal().mark(Operation::Destroy, "", Mark::Begin));
-        note("processes", kill(container).await);
+        let killed = kill(container).await;
+        container.set_unkillable(killed.is_err());
+        note("processes", killed);
         for pea in pea::all(&container.bundle) {
             self.clean_up_pea(&pea).await;
         }
@@ -114,14 +120,16 @@ impl Guardian {
         note("rootfs", rootfs);
         note("ids", self.settings.ids.release(handle).await);
         if failures.is_empty() {
-            farewell(container).await;
+            self.farewell(container).await;
             if let Err(error) = self.settings.depot_tool.destroy(handle).await {
                 failures.push(format!("bundle: {error:#}"));
             }
         }
+        telemetry::OPERATIONS.ended("destroy", start, failures.is_empty());
         if failures.is_empty() {
             self.forget(handle);
             log::info("destroy.destroyed", &json!({"handle": handle.as_str()}));
+            self.events.tell(Event::new(Kind::Destroy, handle));
             return Ok(());
         }
         container.set_phase(Phase::Broken);
@@ -130,6 +138,19 @@ impl Guardian {
         let text = format!("{} {plural} occurred:{list}\n", failures.len());
         log::error("destroy.failed", &json!({"handle": handle.as_str(), "error": text}));
         Err(text)
+    }
+
+    /// Lets everybody who is attached hear how the processes ended, before the bundle that says so is
+    /// removed.
+    async fn farewell(&self, container: &Container) {
+        let processes: Vec<_> = container.processes().values().cloned().collect();
+        let all = async {
+            for process in processes {
+                process.ended().await;
+                self.tell_end(container, &process);
+            }
+        };
+        let _ = tokio::time::timeout(FAREWELL, all).await;
     }
 }
 
@@ -167,16 +188,4 @@ async fn kill(container: &Container) -> anyhow::Result<()> {
 fn dies(pidfd: &OwnedFd) -> std::io::Result<bool> {
     let timeout = Timespec { tv_sec: DEATH_SECONDS, tv_nsec: 0 };
     Ok(poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout))? > 0)
-}
-
-/// Lets everybody who is attached hear how the processes ended, before the bundle that says so is
-/// removed.
-async fn farewell(container: &Container) {
-    let processes: Vec<_> = container.processes().values().cloned().collect();
-    let all = async {
-        for process in processes {
-            process.ended().await;
-        }
-    };
-    let _ = tokio::time::timeout(FAREWELL, all).await;
 }

@@ -89,6 +89,7 @@ impl Guardian {
                 self.keep(container, process);
             }
         }
+        self.watch(container);
         let countdown = container.properties.get(GRACE_TIME).and_then(|text| text.parse().ok());
         grace::set(self, container, countdown.unwrap_or(0));
     }

@@ -1,6 +1,7 @@
 //! Running a process in a container, and finding one that runs.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context;
 use guardian_contract::depot::Handle;
@@ -12,6 +13,7 @@ use serde_json::json;
 
 use super::{Container, Phase, pea};
 use crate::cgroup;
+use crate::event::{Event, Kind};
 use crate::files;
 use crate::guardian::Guardian;
 use crate::process::account;
@@ -19,6 +21,7 @@ use crate::process::attach::Attachment;
 use crate::process::jail::Jail;
 use crate::process::keeper::Passed;
 use crate::process::{Pipes, Process, keeper, spec};
+use crate::telemetry;
 
 impl Guardian {
     /// Starts a process and attaches to it before it can print anything that would be missed. Its
@@ -43,13 +46,18 @@ impl Guardian {
         if spec.keep_output {
             std::fs::write(dir.keep_output(), "").context("keep output")?;
         }
+        let start = Instant::now();
         let started = match spec.image.uri.is_empty() {
             true => self.start(container, &process_id, spec, stdio).await,
             false => self.start_pea(container, &process_id, &spec, stdio).await,
         };
+        telemetry::OPERATIONS.ended("run", start, started.is_ok());
         let pipes = started.inspect_err(|_| keeper::release(&dir))?;
         let process = Process::started(process_id.clone(), dir, &self.settings.dadoo);
         let attachment = self.attachments.attach(&process);
+        let pid = process.pid().map(|pid| pid.as_raw_nonzero().get());
+        let event = Event::new(Kind::Start, container.handle()).process(&process_id).pid(pid);
+        self.events.tell(event);
         process.watch(pipes, self.settings.flags.lifecycle.drain_timeout);
         self.keep(container, process);
         let names = json!({"handle": container.handle().as_str(), "process": process_id.as_str()});
@@ -112,9 +120,13 @@ impl Guardian {
     /// Keeps a running process at hand until it has ended; afterwards its directory is enough.
     pub(crate) fn keep(self: &Arc<Self>, container: &Arc<Container>, process: Arc<Process>) {
         container.processes().insert(process.id.clone(), Arc::clone(&process));
+        if pea::is_pea(&container.bundle.process(&process.id)) {
+            self.watch_pea(container, &process);
+        }
         let (guardian, container) = (Arc::clone(self), Arc::clone(container));
         tokio::spawn(async move {
             process.ended().await;
+            guardian.tell_end(&container, &process);
             let dir = container.bundle.process(&process.id);
             // The pea of a container that is going is that destroy's business.
             if pea::is_pea(&dir) && container.phase() == Phase::Live {
@@ -129,6 +141,16 @@ impl Guardian {
                 keeper::release(&dir);
             }
         });
+    }
+}
+
+impl Guardian {
+    /// Tells those who listen that a process has ended: once, whoever comes first.
+    pub(super) fn tell_end(&self, container: &Container, process: &Process) {
+        if let Some(ending) = process.ending_to_tell() {
+            let event = Event::new(Kind::Exit, container.handle()).process(&process.id);
+            self.events.tell(event.exit_code(ending.code()));
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod container;
 mod parse;
 mod process;
 mod rule;
+mod watch;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -11,6 +12,7 @@ pub(crate) use container::{ContainerArgs, CreateArgs};
 pub(crate) use parse::Place;
 pub(crate) use process::{AttachArgs, ExecArgs, RunArgs};
 pub(crate) use rule::NetOutArgs;
+pub(crate) use watch::{EventsArgs, StatsArgs};
 
 use crate::target::{self, Target};
 
@@ -94,6 +96,12 @@ pub(crate) enum Verb {
     NetOut(NetOutArgs),
     /// Print what a container uses, or a process that has its own image or is waited for with --tree
     Metrics(HandleArgs),
+    /// Print what happens from now on, one JSON object per line
+    Events(EventsArgs),
+    /// Print what containers use, again and again
+    Stats(StatsArgs),
+    /// Print the processes in a container
+    Top(HandleArgs),
     /// Print what the server can hold
     Capacity,
     /// Check that the server answers

@@ -83,6 +83,27 @@ impl Client {
         self.call("GET", &of(handle, "metrics"), None)
     }
 
+    /// Returns the memory limit of a container in bytes; 0 is none.
+    pub(crate) fn memory_limit(&self, handle: &str) -> anyhow::Result<u64> {
+        let limits = self.call("GET", &of(handle, "limits/memory"), None)?;
+        Ok(member(&limits, "limit_in_bytes").and_then(Value::as_u64).unwrap_or(0))
+    }
+
+    /// Returns the processes in a container.
+    pub(crate) fn top(&self, handle: &str) -> anyhow::Result<Value> {
+        self.call("GET", &of(handle, "top"), None)
+    }
+
+    /// Returns events as they come, a line each; of all containers when none is named.
+    pub(crate) fn events(&self, handles: &[String]) -> anyhow::Result<Body> {
+        let list = handles.join(",");
+        let handles = (!list.is_empty()).then_some(("handles", list.as_str()));
+        let path = with_query("/events", handles);
+        let request =
+            Request { method: "GET", path: &path, payload: Payload::Empty, hijack: false };
+        Ok(http::exchange(&self.target, request)?.success()?.body())
+    }
+
     /// Asks `bulk_info` or `bulk_metrics` about many containers.
     pub(crate) fn bulk(
         &self,

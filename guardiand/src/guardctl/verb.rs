@@ -2,10 +2,13 @@
 
 mod container;
 mod copy;
+mod events;
 mod network;
 mod process;
 mod property;
 mod ps;
+mod stats;
+mod top;
 
 use std::process::ExitCode;
 
@@ -51,6 +54,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Verb::NetIn(args) => network::net_in(&client, &args, cli.json),
         Verb::NetOut(args) => client.net_out(&args.handle, &args.rule()),
         Verb::Metrics(args) => container::metrics(&client, &args.handle, cli.json),
+        Verb::Events(args) => events::events(&client, &args),
+        Verb::Stats(args) => stats::stats(&client, &args, cli.json),
+        Verb::Top(args) => top::top(&client, &args.handle, cli.json),
         Verb::Capacity => container::capacity(&client, cli.json),
         Verb::Ping => client.ping(),
     };

@@ -43,6 +43,21 @@ impl Reply {
         Self { status: error.status(), fields: JSON, extra: None, body }
     }
 
+    /// Returns plain text.
+    pub(crate) fn text(status: u16, body: String) -> Self {
+        Self { status, fields: TEXT, extra: None, body: body.into_bytes() }
+    }
+
+    /// Returns a success with another status.
+    pub(crate) fn with_status(self, status: u16) -> Self {
+        Self { status, ..self }
+    }
+
+    /// Returns the status.
+    pub(crate) fn status(&self) -> u16 {
+        self.status
+    }
+
     /// Returns the answer for a path that is no route.
     pub(crate) fn not_found() -> Self {
         Self { status: 404, fields: TEXT, extra: None, body: b"404 page not found\n".to_vec() }
@@ -110,9 +125,9 @@ pub(crate) async fn send_output_head(writer: &mut Writer) -> io::Result<()> {
 }
 
 /// Sends the head of a body of unknown length, really in chunks.
-pub(crate) async fn send_chunked_head(writer: &mut Writer) -> io::Result<()> {
+pub(crate) async fn send_chunked_head(writer: &mut Writer, content_type: &str) -> io::Result<()> {
     let mut head = status_line(200);
-    head.push_str("Content-Type: application/x-tar\r\n");
+    let _ = write!(head, "Content-Type: {content_type}\r\n");
     date(&mut head);
     head.push_str("Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n");
     writer.write_all(head.as_bytes()).await
@@ -125,6 +140,7 @@ fn status_line(status: u16) -> String {
         400 => "Bad Request",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        503 => "Service Unavailable",
         _ => "Internal Server Error",
     };
     format!("HTTP/1.1 {status} {reason}\r\n")

@@ -53,6 +53,11 @@ impl DepotTool {
         Ok(Self { program, depot: std::path::absolute(&flags.lifecycle.depot)?, create_flags })
     }
 
+    /// Returns the path of the program.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Writes the bundle of `handle`.
     ///
     /// # Errors

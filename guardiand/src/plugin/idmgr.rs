@@ -1,7 +1,7 @@
 //! Calls of the id manager.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -43,6 +43,11 @@ impl Ids {
         }
         ids.default = ids.call(&args).await?;
         Ok(ids)
+    }
+
+    /// Returns the path of the program.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Returns the maps of a container: the shared ones, or ids of its own.

@@ -1,7 +1,7 @@
 //! Calls of the image plugins: one for unprivileged containers, one for privileged ones.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -47,6 +47,22 @@ impl ImagePlugins {
             })
         };
         Self { unprivileged: plugin(unprivileged), privileged: plugin(privileged) }
+    }
+
+    /// Returns the paths of the plugins.
+    pub(crate) fn programs(&self) -> impl Iterator<Item = &Path> {
+        self.distinct().map(|plugin| plugin.program.as_path())
+    }
+
+    /// Returns the stores of our own plugins, as far as their arguments name them.
+    pub(crate) fn stores(&self) -> Vec<PathBuf> {
+        let of = |plugin: &Plugin| {
+            let words: Vec<&str> = plugin.extra.iter().filter_map(|word| word.to_str()).collect();
+            let joined = words.iter().find_map(|word| word.strip_prefix("--store="));
+            let apart = words.windows(2).find(|pair| pair[0] == "--store").map(|pair| pair[1]);
+            joined.or(apart).map(PathBuf::from)
+        };
+        self.distinct().filter_map(of).collect()
     }
 
     /// Makes the root filesystem of a container or pea. `ids` are the maps of an unprivileged

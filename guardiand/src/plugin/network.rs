@@ -1,7 +1,7 @@
 //! Calls of the network plugin.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -44,6 +44,11 @@ impl NetworkPlugin {
     /// Returns somebody else's plugin with the operator's arguments.
     pub(crate) fn foreign(program: PathBuf, extra: Vec<OsString>) -> Self {
         Self { program, extra, is_ours: false }
+    }
+
+    /// Returns the path of the program.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Prepares the host; our own plugin also brings back what living containers had, should
