@@ -48,7 +48,7 @@ fn vars(guardian: &Guardian) -> Value {
         "depotDirs": guardian.settings.depot.handles().map_or(0, |handles| handles.len()),
         "loopDevices": 0,
         "memstats": {"Alloc": private, "Sys": resident},
-        "numCPUS": std::thread::available_parallelism().map_or(1, usize::from),
+        "numCPUS": crate::host::processors(),
         "numGoRoutines": tokio::runtime::Handle::current().metrics().num_alive_tasks(),
     })
 }

@@ -1,9 +1,23 @@
 //! What this host has.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
-/// Returns all memory in bytes (proc_meminfo(5)).
+/// Returns how many processors there are for us. Finding out takes longer than it may, when it is
+/// asked for each container; so it is done once.
+pub(crate) fn processors() -> usize {
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    *COUNT.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// Returns all memory in bytes.
 pub(crate) fn memory_bytes() -> Option<u64> {
+    static BYTES: OnceLock<Option<u64>> = OnceLock::new();
+    *BYTES.get_or_init(read_memory_bytes)
+}
+
+/// Reads a file as proc_meminfo(5) describes it.
+fn read_memory_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;

@@ -123,7 +123,7 @@ async fn of_container(guardian: &Arc<Guardian>, request: &Request, body: &[u8]) 
 }
 
 /// The routes of one container that have no body.
-async fn read(guardian: &Guardian, request: &Request, container: &Container) -> Answer {
+async fn read(guardian: &Arc<Guardian>, request: &Request, container: &Container) -> Answer {
     let failed = |error: anyhow::Error| api_error(&error);
     match request.route {
         Route::Info => Ok(Reply::json(&container.info())),
@@ -135,7 +135,7 @@ async fn read(guardian: &Guardian, request: &Request, container: &Container) -> 
         Route::DiskLimits => Ok(Reply::json(&DiskLimits::default())),
         Route::CpuLimits => Ok(Reply::json(&container.cpu_limits().map_err(failed)?)),
         Route::MemoryLimits => Ok(Reply::json(&container.memory_limits().map_err(failed)?)),
-        Route::Metrics => Ok(Reply::json(&guardian.metrics(container).await.map_err(failed)?)),
+        Route::Metrics => metrics(guardian, request.value(0)).await,
         Route::Top => Ok(Reply::json(&container.top().map_err(failed)?)),
         Route::Properties => Ok(Reply::json(&container.properties.all())),
         Route::Property => {
@@ -211,22 +211,20 @@ fn bulk_info(guardian: &Guardian, request: &Request) -> Reply {
     Reply::json(&all)
 }
 
-async fn bulk_metrics(guardian: &Guardian, request: &Request) -> Reply {
-    let mut all = BTreeMap::new();
-    for handle in handles(request) {
-        let measured = match guardian.find(handle) {
-            Ok(container) => guardian.metrics(&container).await.map_err(|e| api_error(&e)),
-            Err(_) => guardian.process_metrics(handle).await.map_err(|e| api_error(&e)),
-        };
-        all.insert(
-            handle,
-            match measured {
-                Ok(metrics) => BulkMetrics { metrics, err: None },
-                Err(error) => BulkMetrics { err: Some(untyped(error)), ..BulkMetrics::default() },
-            },
-        );
-    }
-    Reply::json(&all)
+async fn bulk_metrics(guardian: &Arc<Guardian>, request: &Request) -> Reply {
+    let measured = guardian.bulk_metrics(handles(request)).await;
+    let entry = |result| match result {
+        Ok(metrics) => BulkMetrics { metrics, err: None },
+        Err(error) => BulkMetrics { err: Some(untyped(error)), ..BulkMetrics::default() },
+    };
+    let all = measured.into_iter().map(|(name, result)| (name, entry(result)));
+    Reply::json(&all.collect::<BTreeMap<_, _>>())
+}
+
+async fn metrics(guardian: &Arc<Guardian>, handle: &str) -> Answer {
+    let measured = guardian.bulk_metrics(std::iter::once(handle)).await.remove(handle);
+    let metrics = measured.unwrap_or_else(|| Err(ApiError::container_not_found(handle)))?;
+    Ok(Reply::json(&metrics))
 }
 
 /// Garden loses the type of an error in a bulk answer; clients compare its words.

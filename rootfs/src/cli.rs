@@ -14,7 +14,7 @@ use guardian_contract::file::private_dir;
 use guardian_contract::ids::{IdMapping, IdMaps};
 use guardian_contract::image::Capacity;
 use guardian_contract::log::{self, Level};
-use guardian_contract::run::Answer;
+use guardian_contract::run::{Answer, request};
 
 use crate::config::{Config, disk_limit};
 use crate::create::{self, Limit, Show};
@@ -27,7 +27,7 @@ use crate::registry::{self, Access, download};
 use crate::source::{self, Source};
 use crate::stats;
 use crate::store::{self, Store};
-use crate::{clean, commit, df, disk, fsck, prune, trash, userns};
+use crate::{bulk_stats, clean, commit, df, disk, fsck, prune, trash, userns};
 use login::{Login, Registries};
 
 /// Where images are unless someone says otherwise.
@@ -85,6 +85,8 @@ enum Verb {
         /// Id or path of the image
         image: String,
     },
+    /// Print how much room the images take whose ids are in the JSON list on stdin
+    BulkStats,
     /// Print the paths of all images
     List,
     /// Print the size of the store's filesystem
@@ -219,6 +221,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Answer> {
         }
         Verb::Delete { image } => delete(&store, &image),
         Verb::Stats { image } => Answer::json(&stats::stats(&store, &known(&store, &image)?)?),
+        Verb::BulkStats => Answer::json(&bulk_stats::bulk_stats(&store, request()?)),
         Verb::List => list(&store),
         Verb::Capacity => capacity(&store, config.store_size_bytes),
         Verb::Clean { threshold_bytes } => {

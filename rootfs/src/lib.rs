@@ -11,6 +11,7 @@
 
 mod archive;
 mod beneath;
+mod bulk_stats;
 mod clean;
 pub mod cli;
 mod collect;

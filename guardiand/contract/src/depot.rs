@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -222,11 +223,14 @@ impl Init {
     }
 }
 
-/// Returns this boot's id; empty where the kernel has none.
+/// Returns this boot's id; empty where the kernel has none. It does not change while we run.
 pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map(|text| text.trim().to_owned())
-        .unwrap_or_default()
+    static ID: OnceLock<String> = OnceLock::new();
+    let read = || {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        text.map(|text| text.trim().to_owned()).unwrap_or_default()
+    };
+    ID.get_or_init(read).clone()
 }
 
 /// Returns a process's start time; `None` for a process that is gone or a zombie.

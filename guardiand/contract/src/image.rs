@@ -82,6 +82,19 @@ pub struct Stats {
     pub disk_usage: DiskUsage,
 }
 
+/// What `bulk-stats` prints of each image, by its id: one of the two. gdn's contract has no such verb;
+/// only our own plugin is asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BulkEntry {
+    /// Sizes in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_usage: Option<DiskUsage>,
+    /// Why there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// How much room one image takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

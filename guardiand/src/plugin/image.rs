@@ -1,5 +1,7 @@
 //! Calls of the image plugins: one for unprivileged containers, one for privileged ones.
 
+mod stats;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use guardian_contract::depot::{Handle, Root};
 use guardian_contract::ids::IdMaps;
-use guardian_contract::image::{Capacity, Create, DiskUsage, Fragment, Stats, raw_path};
+use guardian_contract::image::{Capacity, Create, Fragment, raw_path};
 use guardian_contract::log;
 use serde_json::json;
 
@@ -113,37 +115,17 @@ impl ImagePlugins {
     /// In gdn's words.
     pub(crate) async fn delete(&self, handle: &Handle) -> anyhow::Result<()> {
         for plugin in self.distinct() {
-            let outcome = self.call(plugin, &["delete".into(), handle.as_str().into()]).await?;
+            let outcome = plugin.call(&["delete".into(), handle.as_str().into()], &[]).await?;
             outcome.relog("image-plugin-destroy");
             check(&outcome, "destroy")?;
         }
         Ok(())
     }
 
-    /// Returns how much room a root filesystem takes.
-    ///
-    /// # Errors
-    /// With the words of both plugins when neither knows it.
-    pub(crate) async fn stats(&self, handle: &Handle) -> anyhow::Result<DiskUsage> {
-        let mut complaints = Vec::new();
-        for plugin in self.distinct() {
-            let outcome = self.call(plugin, &["stats".into(), handle.as_str().into()]).await?;
-            match check(&outcome, "metrics") {
-                Ok(()) => {
-                    let stats: Stats =
-                        serde_json::from_slice(&outcome.stdout).context("parsing stats")?;
-                    return Ok(stats.disk_usage);
-                }
-                Err(error) => complaints.push(format!("{error:#}")),
-            }
-        }
-        bail!("image plugin returned these errors: {}", complaints.join("; "))
-    }
-
     /// Returns how many bytes the store may use; `None` when no plugin tells.
     pub(crate) async fn capacity(&self) -> Option<u64> {
         let plugin = self.unprivileged.as_ref().or(self.privileged.as_ref())?;
-        let outcome = self.call(plugin, &["capacity".into()]).await.ok()?;
+        let outcome = plugin.call(&["capacity".into()], &[]).await.ok()?;
         if let Err(error) = check(&outcome, "capacity") {
             log::info("image-plugin-capacity", &json!({"error": format!("{error:#}")}));
             return None;
@@ -160,11 +142,13 @@ impl ImagePlugins {
         };
         self.unprivileged.iter().chain(self.privileged.iter().filter(move |_| !same))
     }
+}
 
-    async fn call(&self, plugin: &Plugin, verb: &[OsString]) -> anyhow::Result<Outcome> {
-        let mut args = plugin.extra.clone();
+impl Plugin {
+    async fn call(&self, verb: &[OsString], stdin: &[u8]) -> anyhow::Result<Outcome> {
+        let mut args = self.extra.clone();
         args.extend_from_slice(verb);
-        invoke(&plugin.program, &args, &[], DEADLINE).await
+        invoke(&self.program, &args, stdin, DEADLINE).await
     }
 }
 
