@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::apparmor;
 use anyhow::Context;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
@@ -51,7 +52,7 @@ impl Host {
             bounding: bounding(&status).context("read CapBnd of /proc/self/status")?,
             cgroup,
             can_limit_swap: can_limit_swap(cgroup),
-            has_apparmor: has_apparmor(),
+            has_apparmor: apparmor::is_enabled(),
             sysctl: TCP_SYSCTLS.iter().filter_map(|name| Some((*name, sysctl(name)?))).collect(),
             arch: std::env::consts::ARCH,
         })
@@ -78,11 +79,6 @@ fn can_limit_swap(cgroup: Cgroup) -> bool {
         Cgroup::V2 => "/proc/swaps",
     })
     .exists()
-}
-
-fn has_apparmor() -> bool {
-    std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
-        .is_ok_and(|text| text.starts_with('Y'))
 }
 
 fn sysctl(name: &str) -> Option<String> {

@@ -3,6 +3,7 @@
 //! `create` turns what a client and an image want into an OCI bundle; the other verbs read the
 //! store or take a bundle away. Nothing is kept running and nothing is cached.
 
+mod apparmor;
 mod bind;
 mod cli;
 mod create;

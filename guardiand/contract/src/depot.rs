@@ -265,6 +265,8 @@ pub struct BundleSpec {
     pub limits: Limits,
     /// Whether the container is privileged: no user namespace, more capabilities.
     pub privileged: bool,
+    /// Whether processes can't gain privileges by exec, even where the operator did not say so.
+    pub no_new_privileges: bool,
     /// Id maps of an unprivileged container; both empty means gdn's (maximus).
     pub ids: IdMaps,
     /// For a pea: the container whose namespaces it shares.

@@ -155,6 +155,7 @@ fn bundle_spec(
         bind_mounts: spec.bind_mounts.clone(),
         limits: spec.limits.clone(),
         privileged: spec.privileged,
+        no_new_privileges: spec.no_new_privileges,
         ids,
         sandbox: None,
     }

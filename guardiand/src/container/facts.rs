@@ -4,7 +4,7 @@
 use anyhow::Context;
 use guardian_contract::depot::{Bundle, Init};
 use guardian_contract::file::read_json;
-use guardian_contract::ids::IdMapping;
+use guardian_contract::ids::{IdMapping, IdMaps};
 use oci_spec::runtime::{Capabilities, LinuxIdMapping, Spec};
 
 /// What the server needs of an OCI configuration.
@@ -38,6 +38,11 @@ impl Facts {
         let spec: Spec = read_json(&path)?
             .with_context(|| format!("Failed to load bundle: {} is missing", path.display()))?;
         Ok(Self::of(&spec))
+    }
+
+    /// Returns both id maps; empty when privileged.
+    pub(crate) fn ids(&self) -> IdMaps {
+        IdMaps { uid: self.uid_map.clone(), gid: self.gid_map.clone() }
     }
 
     /// Returns the facts of a configuration.

@@ -30,6 +30,10 @@ pub(crate) struct ContainerArgs {
     #[arg(long)]
     privileged: bool,
 
+    /// Keep its processes from gaining privileges by exec (no_new_privs)
+    #[arg(long)]
+    no_new_privileges: bool,
+
     /// Environment of every process; K alone takes the caller's value
     #[arg(short, long = "env", value_name = "K=V", value_parser = parse::variable)]
     env: Vec<String>,
@@ -79,6 +83,7 @@ impl ContainerArgs {
             handle: self.handle.clone().unwrap_or_default(),
             image: ImageRef { uri: self.image.clone().unwrap_or_default(), ..ImageRef::default() },
             privileged: self.privileged,
+            no_new_privileges: self.no_new_privileges,
             env: self.env.clone(),
             bind_mounts: self.mounts.clone(),
             network: self.network.clone().unwrap_or_default(),
