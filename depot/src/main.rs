@@ -12,6 +12,7 @@ mod device;
 mod host;
 mod info;
 mod rules;
+mod update;
 mod wanted;
 
 fn main() -> std::process::ExitCode {

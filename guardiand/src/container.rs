@@ -2,9 +2,11 @@
 
 pub(crate) mod create;
 pub(crate) mod destroy;
+pub(crate) mod entitlement;
 pub(crate) mod facts;
 pub(crate) mod grace;
 pub(crate) mod info;
+pub(crate) mod limit;
 pub(crate) mod metrics;
 pub(crate) mod network;
 pub(crate) mod pea;
@@ -48,7 +50,9 @@ pub(crate) struct Container {
     /// When it is destroyed for want of clients.
     pub(crate) grace: Grace,
     phase: Mutex<Phase>,
-    facts: OnceLock<Facts>,
+    facts: Mutex<Option<Arc<Facts>>>,
+    /// Held while limits change: one after the other.
+    pub(crate) changing: tokio::sync::Mutex<()>,
     init: OnceLock<Init>,
     processes: Mutex<BTreeMap<Handle, Arc<Process>>>,
 }
@@ -61,7 +65,8 @@ impl Container {
             properties,
             grace: Grace::default(),
             phase: Mutex::new(phase),
-            facts: OnceLock::new(),
+            facts: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
             init: OnceLock::new(),
             processes: Mutex::default(),
         })
@@ -99,12 +104,18 @@ impl Container {
     ///
     /// # Errors
     /// When the bundle can't be read.
-    pub(crate) fn facts(&self) -> anyhow::Result<&Facts> {
-        if let Some(facts) = self.facts.get() {
-            return Ok(facts);
+    pub(crate) fn facts(&self) -> anyhow::Result<Arc<Facts>> {
+        let mut known = lock(&self.facts);
+        if let Some(facts) = &*known {
+            return Ok(Arc::clone(facts));
         }
-        let facts = Facts::read(&self.bundle)?;
-        Ok(self.facts.get_or_init(|| facts))
+        let facts = Arc::new(Facts::read(&self.bundle)?);
+        Ok(Arc::clone(known.insert(facts)))
+    }
+
+    /// Has the bundle read again: it has changed.
+    pub(crate) fn forget_facts(&self) {
+        *lock(&self.facts) = None;
     }
 
     /// Returns the first process of the container, if it lives.

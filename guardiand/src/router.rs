@@ -1,4 +1,4 @@
-//! Which request means what: the 28 routes of the Garden API, in Garden's own order.
+//! Which request means what: the 28 routes of the Garden API, in Garden's own order, and ours.
 
 use percent_encoding::percent_decode_str;
 
@@ -33,10 +33,12 @@ pub(crate) enum Route {
     SetProperty,
     RemoveProperty,
     Metrics,
+    Limits,
+    ChangeLimits,
 }
 
 #[rustfmt::skip]
-const ROUTES: [(&str, &str, Route); 28] = [
+const ROUTES: &[(&str, &str, Route)] = &[
     ("GET",    "/ping",                                                    Route::Ping),
     ("GET",    "/capacity",                                                Route::Capacity),
     ("GET",    "/containers",                                              Route::List),
@@ -65,6 +67,8 @@ const ROUTES: [(&str, &str, Route); 28] = [
     ("PUT",    "/containers/:handle/properties/:key",                      Route::SetProperty),
     ("DELETE", "/containers/:handle/properties/:key",                      Route::RemoveProperty),
     ("GET",    "/containers/:handle/metrics",                              Route::Metrics),
+    ("GET",    "/containers/:handle/limits",                               Route::Limits),
+    ("PUT",    "/containers/:handle/limits",                               Route::ChangeLimits),
 ];
 
 /// What a request was found to mean.
@@ -81,7 +85,7 @@ pub(crate) enum Found {
 /// Looks a request up; the first route that matches wins.
 pub(crate) fn find(method: &str, path: &str) -> Found {
     let mut allowed = Vec::new();
-    for (route_method, pattern, route) in ROUTES {
+    for &(route_method, pattern, route) in ROUTES {
         let Some(values) = values(pattern, path) else { continue };
         if route_method == method {
             return Found::Route(route, values);

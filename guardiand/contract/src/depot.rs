@@ -274,6 +274,18 @@ pub struct BundleSpec {
     pub sandbox: Option<Sandbox>,
 }
 
+/// Annotation of a bundle: the weight of its traffic with block devices, 10 to 1000. No runtime knows
+/// all the files that kernels have for it (crun stops at a version 1 host with BFQ), so it is set by
+/// whoever started the container.
+pub const BLOCK_IO_WEIGHT: &str = "guardian.block-io-weight";
+
+/// Where throttled processor time is on, the group of containers that use no more of it than they
+/// were promised, below the installation's own.
+pub const GOOD: &str = "good";
+
+/// The group of those that use more.
+pub const BAD: &str = "bad";
+
 /// The container that a pea lives in: all namespaces but the mount namespace are shared, and so
 /// are /etc/hosts and /etc/resolv.conf.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

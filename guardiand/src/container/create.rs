@@ -97,6 +97,7 @@ impl Guardian {
         let pid = facts::read_pid(&container.bundle).context("container init PID was 0")?;
         let init = Init::of(pid).context("container init ended at once")?;
         replace_json(&container.bundle.init(), &init)?;
+        container.set_block_io_weight()?;
         done("runtime")?;
 
         begin("network")?;

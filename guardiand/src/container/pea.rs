@@ -69,7 +69,7 @@ impl Guardian {
             shares_limits: spec.limits.is_none(),
         };
         let root = fragment.root.path.clone();
-        let wanted = bundle_spec(fragment, spec, facts, sandbox);
+        let wanted = bundle_spec(fragment, spec, &facts, sandbox);
         let depot = &self.settings.depot_tool;
         depot.create_pea(&container.bundle.processes(), process_id, &wanted).await?;
         let dir = container.bundle.process(process_id);

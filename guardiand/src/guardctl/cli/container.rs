@@ -4,6 +4,7 @@ use clap::Args;
 use guardian_contract::garden::{BindMount, ContainerSpec, ImageRef, Limits};
 
 use super::parse;
+use super::update::BlockIoArgs;
 
 /// `create`
 #[derive(Debug, Args)]
@@ -58,6 +59,9 @@ pub(crate) struct ContainerArgs {
     #[arg(long, value_name = "N")]
     limit_cpu_shares: Option<u64>,
 
+    #[command(flatten)]
+    block_io: BlockIoArgs,
+
     /// Its subnet and address: A, or A/N
     #[arg(long, value_name = "CIDR")]
     network: Option<String>,
@@ -79,6 +83,7 @@ impl ContainerArgs {
         limits.pid.max = self.pids.unwrap_or_default();
         limits.disk.byte_hard = self.disk.unwrap_or_default();
         limits.cpu.limit_in_shares = self.limit_cpu_shares.unwrap_or_default();
+        limits.block_io = self.block_io.limits();
         ContainerSpec {
             handle: self.handle.clone().unwrap_or_default(),
             image: ImageRef { uri: self.image.clone().unwrap_or_default(), ..ImageRef::default() },
