@@ -9,7 +9,7 @@ use guardian_contract::fault::Fault;
 use guardian_contract::run::{Answer, request};
 
 use crate::device::Rule;
-use crate::{create, destroy, info};
+use crate::{create, destroy, info, update};
 
 /// Keep OCI bundles, one directory per container
 #[derive(Debug, Parser)]
@@ -31,6 +31,17 @@ enum Verb {
         handle: Handle,
         #[command(flatten)]
         options: Box<Options>,
+    },
+    /// Change limits by the JSON on stdin and print what the bundle then says of resources
+    #[command(long_about = UPDATE)]
+    Update {
+        /// Name of the container
+        handle: Handle,
+        /// Change nothing, print only
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        limits: Limits,
     },
     /// Print all handles
     List,
@@ -58,6 +69,14 @@ limits, privileged, ids. Only root.path is required:
 
   echo '{\"root\":{\"path\":\"/srv/busybox\"}}' | depot create web-1";
 
+const UPDATE: &str = "Change limits by the JSON on stdin and print what the bundle then says of \
+resources.
+
+The JSON has members of a create request's limits; those that are missing stay as they are:
+
+  echo '{\"memory_limits\":{\"limit_in_bytes\":67108864}}' | depot update web-1 >new
+  crun update --resources new web-1";
+
 /// What shapes every bundle of a host, under gdn's names.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Options {
@@ -73,23 +92,45 @@ pub(crate) struct Options {
     /// Keep processes of unprivileged containers from gaining privileges by exec
     #[arg(long)]
     pub(crate) no_new_privileges: bool,
-    /// Microseconds of processor time per share and 100 ms; 0 sets no quota
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) cpu_quota_per_share: u64,
-    /// Limit memory alone, not memory and swap together
-    #[arg(long)]
-    pub(crate) disable_swap_limit: bool,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
     /// Device that privileged containers may use, as `c 10:232 rwm`
     #[arg(long = "device-cgroup-rule", value_name = "RULE")]
     pub(crate) device_cgroup_rules: Vec<Rule>,
     /// Name of this installation, for the parent cgroup `garden-TAG`
     #[arg(long)]
     pub(crate) tag: Option<Handle>,
+    /// Put containers below `good` in the parent cgroup, from where a throttle can move them
+    #[arg(long)]
+    pub(crate) enable_cpu_throttling: bool,
+    #[command(flatten)]
+    pub(crate) tcp: Tcp,
+}
+
+/// What shapes the limits of every container of a host, under gdn's names.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Limits {
+    /// Microseconds of processor time per share and 100 ms; 0 sets no quota
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) cpu_quota_per_share: u64,
+    /// Limit memory alone, not memory and swap together
+    #[arg(long)]
+    pub(crate) disable_swap_limit: bool,
     /// Block I/O weight; 0 sets none
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) default_container_blockio_weight: u16,
-    #[command(flatten)]
-    pub(crate) tcp: Tcp,
+    /// Bytes read per second from each block device; 0 sets no limit
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) container_io_max_read_bps: u64,
+    /// Bytes written per second to each block device; 0 sets no limit
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) container_io_max_write_bps: u64,
+    /// Reads per second from each block device; 0 sets no limit
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) container_io_max_read_iops: u64,
+    /// Writes per second to each block device; 0 sets no limit
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) container_io_max_write_iops: u64,
 }
 
 /// TCP settings inside containers; 0 takes the host's current value.
@@ -118,6 +159,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Answer> {
     match cli.verb {
         Verb::Create { handle, options } => {
             create::create(&depot.bundle(&handle), request()?, *options)
+        }
+        Verb::Update { handle, dry_run, limits } => {
+            update::update(&known(&depot, &handle)?, &request()?, &limits, dry_run)
         }
         Verb::List => list(&depot),
         Verb::Lookup { handle } => lookup(&known(&depot, &handle)?),

@@ -2,8 +2,10 @@
 //! pure.
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::apparmor;
 use anyhow::Context;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
@@ -29,8 +31,17 @@ pub(crate) struct Host {
     pub(crate) has_apparmor: bool,
     /// Current values of those [`TCP_SYSCTLS`] that exist here.
     pub(crate) sysctl: BTreeMap<&'static str, String>,
+    /// The devices that traffic is limited with.
+    pub(crate) block_devices: Vec<BlockDevice>,
     /// The processor, in Rust's words (`x86_64`, `aarch64`).
     pub(crate) arch: &'static str,
+}
+
+/// A block device's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BlockDevice {
+    pub(crate) major: i64,
+    pub(crate) minor: i64,
 }
 
 /// Which cgroup interface the controllers are on.
@@ -51,8 +62,9 @@ impl Host {
             bounding: bounding(&status).context("read CapBnd of /proc/self/status")?,
             cgroup,
             can_limit_swap: can_limit_swap(cgroup),
-            has_apparmor: has_apparmor(),
+            has_apparmor: apparmor::is_enabled(),
             sysctl: TCP_SYSCTLS.iter().filter_map(|name| Some((*name, sysctl(name)?))).collect(),
+            block_devices: block_devices(),
             arch: std::env::consts::ARCH,
         })
     }
@@ -80,9 +92,19 @@ fn can_limit_swap(cgroup: Cgroup) -> bool {
     .exists()
 }
 
-fn has_apparmor() -> bool {
-    std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
-        .is_ok_and(|text| text.starts_with('Y'))
+/// All but those that pass on what others do, as gdn: loop devices, memory, device mappers.
+fn block_devices() -> Vec<BlockDevice> {
+    let entries = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let of = |entry: std::fs::DirEntry| {
+        let name = entry.file_name();
+        let is_other = ["loop", "ram", "zram", "dm-"]
+            .iter()
+            .any(|p| name.as_bytes().starts_with(p.as_bytes()));
+        let text = std::fs::read_to_string(entry.path().join("dev")).ok().filter(|_| !is_other)?;
+        let (major, minor) = text.trim().split_once(':')?;
+        Some(BlockDevice { major: major.parse().ok()?, minor: minor.parse().ok()? })
+    };
+    entries.filter_map(of).collect()
 }
 
 fn sysctl(name: &str) -> Option<String> {

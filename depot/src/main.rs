@@ -3,6 +3,7 @@
 //! `create` turns what a client and an image want into an OCI bundle; the other verbs read the
 //! store or take a bundle away. Nothing is kept running and nothing is cached.
 
+mod apparmor;
 mod bind;
 mod cli;
 mod create;
@@ -11,6 +12,7 @@ mod device;
 mod host;
 mod info;
 mod rules;
+mod update;
 mod wanted;
 
 fn main() -> std::process::ExitCode {

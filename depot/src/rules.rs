@@ -6,13 +6,14 @@ use oci_spec::runtime::{Linux, LinuxResources, Process, Spec};
 use crate::wanted::Wanted;
 
 mod base;
+mod block_io;
 mod capabilities;
 mod cgroup;
 mod devices;
 mod environment;
 mod hostname;
 mod ids;
-mod limits;
+pub(crate) mod limits;
 mod mounts;
 mod namespaces;
 mod rootfs;

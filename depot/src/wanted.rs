@@ -9,6 +9,7 @@ use guardian_contract::fault::Fault;
 use guardian_contract::ids::{host_id, maximus, maximus_map};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
+use crate::apparmor;
 use crate::bind::Bind;
 use crate::cli::Options;
 use crate::host::Host;
@@ -44,6 +45,9 @@ impl Wanted {
         check_root(&spec.root.path)?;
         spec.privileged |= options.privileged;
         complete_ids(&mut spec)?;
+        if let Some(profile) = options.apparmor.as_deref().filter(|_| !spec.privileged) {
+            apparmor::require(profile)?;
+        }
         let init = init_program(options.init_bin.as_deref())?;
         Ok(Self {
             handle: handle.clone(),
@@ -83,6 +87,13 @@ impl Wanted {
             self.binds.push(Bind::new(&source, Path::new(destination), true)?);
         }
         Ok(())
+    }
+
+    /// Tells whether no process may gain privileges by exec: the operator says so for unprivileged
+    /// containers, a client for the container at hand.
+    pub(crate) fn no_new_privileges(&self) -> bool {
+        let by_operator = self.options.no_new_privileges && !self.spec.privileged;
+        by_operator || self.spec.no_new_privileges
     }
 
     /// Returns the host's user and group behind root of the container.

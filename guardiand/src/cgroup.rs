@@ -1,8 +1,11 @@
 //! Control groups of containers: found, read, emptied of directories. cgroups(7).
 
+pub(crate) mod block_io;
 pub(crate) mod census;
 pub(crate) mod hierarchies;
 pub(crate) mod leaf;
+pub(crate) mod limit;
+pub(crate) mod twin;
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;

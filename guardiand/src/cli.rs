@@ -1,11 +1,15 @@
 //! The command line: gdn's names, so that an operator's unit file needs one word changed.
 
+mod limit;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use guardian_contract::log::Level;
+
+pub(crate) use limit::{Limits, Throttling};
 
 /// Manage containers on this host and serve the Garden API
 #[derive(Debug, Parser)]
@@ -31,8 +35,11 @@ pub(crate) struct Setup {
     /// Drop log lines below this level (debug, info, error, fatal)
     #[arg(long, value_enum, default_value = "info")]
     pub(crate) log_level: Level,
-    #[arg(long, hide = true)]
-    pub(crate) tag: Option<String>,
+    #[arg(long, hide = true, default_value = "", value_parser = tag)]
+    pub(crate) tag: String,
+    /// Make the groups that throttling needs, too
+    #[arg(long)]
+    pub(crate) enable_cpu_throttling: bool,
     #[arg(long, hide = true)]
     pub(crate) time_format: Option<String>,
 }
@@ -52,6 +59,8 @@ pub(crate) struct Server {
     pub(crate) network: Network,
     #[command(flatten)]
     pub(crate) limits: Limits,
+    #[command(flatten)]
+    pub(crate) throttling: Throttling,
     #[command(flatten)]
     pub(crate) ignored: Ignored,
     /// Drop log lines below this level (debug, info, error, fatal)
@@ -252,27 +261,6 @@ pub(crate) struct Network {
     /// Report bytes sent and received in metrics
     #[arg(long)]
     pub(crate) enable_container_network_metrics: bool,
-}
-
-/// Limits.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Limits")]
-pub(crate) struct Limits {
-    /// Refuse more containers than this; 0 is no limit
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub(crate) max_containers: u64,
-    /// Microseconds of processor time per share and 100 ms; 0 is no cap
-    #[arg(long, default_value_t = 0, value_name = "US")]
-    pub(crate) cpu_quota_per_share: u64,
-    /// Leave swap unlimited where memory is limited
-    #[arg(long)]
-    pub(crate) disable_swap_limit: bool,
-    /// Block I/O weight of containers; 0 is the kernel's
-    #[arg(long, default_value_t = 0, value_name = "WEIGHT")]
-    pub(crate) default_container_blockio_weight: u16,
-    /// Percent of a processor that one share is entitled to; 0 computes it
-    #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
-    pub(crate) cpu_entitlement_per_share: f64,
 }
 
 /// Flags of gdn that name what this server does not need: accepted, without effect.

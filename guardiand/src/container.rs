@@ -3,9 +3,11 @@
 pub(crate) mod bulk;
 pub(crate) mod create;
 pub(crate) mod destroy;
+pub(crate) mod entitlement;
 pub(crate) mod facts;
 pub(crate) mod grace;
 pub(crate) mod info;
+pub(crate) mod limit;
 pub(crate) mod metrics;
 pub(crate) mod network;
 pub(crate) mod pea;
@@ -55,7 +57,9 @@ pub(crate) struct Container {
     pub(crate) watches: Watches,
     is_unkillable: AtomicBool,
     phase: Mutex<Phase>,
-    facts: OnceLock<Facts>,
+    facts: Mutex<Option<Arc<Facts>>>,
+    /// Held while limits change: one after the other.
+    pub(crate) changing: tokio::sync::Mutex<()>,
     init: OnceLock<Init>,
     processes: Mutex<BTreeMap<Handle, Arc<Process>>>,
 }
@@ -70,7 +74,8 @@ impl Container {
             watches: Watches::default(),
             is_unkillable: AtomicBool::new(false),
             phase: Mutex::new(phase),
-            facts: OnceLock::new(),
+            facts: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
             init: OnceLock::new(),
             processes: Mutex::default(),
         })
@@ -117,12 +122,18 @@ impl Container {
     ///
     /// # Errors
     /// When the bundle can't be read.
-    pub(crate) fn facts(&self) -> anyhow::Result<&Facts> {
-        if let Some(facts) = self.facts.get() {
-            return Ok(facts);
+    pub(crate) fn facts(&self) -> anyhow::Result<Arc<Facts>> {
+        let mut known = lock(&self.facts);
+        if let Some(facts) = &*known {
+            return Ok(Arc::clone(facts));
         }
-        let facts = Facts::read(&self.bundle)?;
-        Ok(self.facts.get_or_init(|| facts))
+        let facts = Arc::new(Facts::read(&self.bundle)?);
+        Ok(Arc::clone(known.insert(facts)))
+    }
+
+    /// Has the bundle read again: it has changed.
+    pub(crate) fn forget_facts(&self) {
+        *lock(&self.facts) = None;
     }
 
     /// Returns the first process of the container, if it lives.

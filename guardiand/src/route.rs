@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use guardian_contract::garden::{
-    ApiError, BulkInfo, BulkMetrics, Capacity, ContainerSpec, DiskLimits, NetIn, NetOutRule,
-    decode, decode_list,
+    ApiError, BulkInfo, BulkMetrics, Capacity, ContainerSpec, DiskLimits, LimitsChange, NetIn,
+    NetOutRule, decode, decode_list,
 };
 use guardian_contract::network::BANDWIDTH;
 use serde::{Deserialize, Serialize};
@@ -108,6 +108,12 @@ async fn of_container(guardian: &Arc<Guardian>, request: &Request, body: &[u8]) 
             guardian.bulk_net_out(&container, rules).await.map_err(failed)?;
             Ok(Reply::empty())
         }
+        Route::ChangeLimits => {
+            let change: LimitsChange = decode(body).map_err(json)?;
+            let (_hold, container) = found()?;
+            let limits = guardian.change_limits(&container, &change).await.map_err(failed)?;
+            Ok(Reply::json(&limits))
+        }
         Route::SetProperty => {
             let Value { value } = decode(body).map_err(json)?;
             let (_hold, container) = found()?;
@@ -137,6 +143,7 @@ async fn read(guardian: &Arc<Guardian>, request: &Request, container: &Container
         Route::MemoryLimits => Ok(Reply::json(&container.memory_limits().map_err(failed)?)),
         Route::Metrics => metrics(guardian, request.value(0)).await,
         Route::Top => Ok(Reply::json(&container.top().map_err(failed)?)),
+        Route::Limits => Ok(Reply::json(&container.limits().map_err(failed)?)),
         Route::Properties => Ok(Reply::json(&container.properties.all())),
         Route::Property => {
             let name = request.value(1);

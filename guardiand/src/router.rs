@@ -1,4 +1,4 @@
-//! Which request means what: the 28 routes of the Garden API, in Garden's own order.
+//! Which request means what: the 28 routes of the Garden API, in Garden's own order, and ours.
 
 use percent_encoding::percent_decode_str;
 
@@ -34,6 +34,8 @@ pub(crate) enum Route {
     RemoveProperty,
     Metrics,
     // Ours.
+    Limits,
+    ChangeLimits,
     Events,
     Scrape,
     Alive,
@@ -88,12 +90,14 @@ const ROUTES: [(&str, &str, Route); 28] = [
 ];
 
 /// Routes that Garden does not have.
-const OURS: [(&str, &str, Route); 5] = [
+const OURS: [(&str, &str, Route); 7] = [
     ("GET", "/events", Route::Events),
     ("GET", "/metrics", Route::Scrape),
     ("GET", "/healthz", Route::Alive),
     ("GET", "/readyz", Route::Ready),
     ("GET", "/containers/:handle/top", Route::Top),
+    ("GET", "/containers/:handle/limits", Route::Limits),
+    ("PUT", "/containers/:handle/limits", Route::ChangeLimits),
 ];
 
 /// What a request was found to mean.

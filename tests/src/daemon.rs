@@ -122,6 +122,11 @@ impl Daemon {
         self.options.depot.clone().unwrap_or_else(|| self.path("depot"))
     }
 
+    /// Returns the OCI runtime's name or path.
+    pub fn runtime(&self) -> &str {
+        &self.options.runtime
+    }
+
     /// Returns the server's default image.
     pub fn image(&self) -> &str {
         &self.options.image

@@ -19,6 +19,8 @@ mod failure;
 mod file;
 #[path = "garden/life.rs"]
 mod life;
+#[path = "garden/limit.rs"]
+mod limit;
 #[path = "garden/network.rs"]
 mod network;
 #[path = "garden/oom.rs"]

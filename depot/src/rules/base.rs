@@ -8,7 +8,7 @@ use crate::wanted::{INIT, Wanted};
 
 /// Paths that tell of the host or its other users. Those that a kernel lacks are passed over by
 /// the runtimes.
-const MASKED: [&str; 8] = [
+const MASKED: [&str; 11] = [
     "/proc/kcore",
     "/proc/latency_stats",
     "/proc/sched_debug",
@@ -17,6 +17,10 @@ const MASKED: [&str; 8] = [
     "/proc/timer_stats",
     "/proc/keys",
     "/sys/firmware",
+    // Not on gdn's list: hardware, and how much power it uses, from which secrets can be told.
+    "/proc/acpi",
+    "/proc/asound",
+    "/sys/devices/virtual/powercap",
 ];
 
 /// Replaces the whole specification.
@@ -57,7 +61,7 @@ fn process(wanted: &Wanted) -> Process {
         .set_cwd("/".into())
         .set_capabilities(None)
         .set_rlimits(None)
-        .set_no_new_privileges(Some(confined && options.no_new_privileges))
+        .set_no_new_privileges(Some(wanted.no_new_privileges()))
         .set_apparmor_profile(profile);
     process
 }
@@ -90,10 +94,14 @@ mod tests {
         let made = made_by(apply, &confined);
         assert_eq!(made["process"]["apparmorProfile"], "garden-default");
         assert_eq!(made["process"]["noNewPrivileges"], true);
-        assert_eq!(made["linux"]["maskedPaths"].as_array().map(Vec::len), Some(8));
+        assert_eq!(made["linux"]["maskedPaths"].as_array().map(Vec::len), Some(11));
 
         confined.host.has_apparmor = false;
         assert_eq!(made_by(apply, &confined)["process"]["apparmorProfile"], Value::Null);
+
+        let mut asked = wanted();
+        asked.spec.no_new_privileges = true;
+        assert_eq!(made_by(apply, &asked)["process"]["noNewPrivileges"], true);
 
         let mut free = privileged();
         free.options = confined.options;

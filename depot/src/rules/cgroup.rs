@@ -1,5 +1,6 @@
 //! Where a container's cgroup is.
 
+use guardian_contract::depot::GOOD;
 use oci_spec::runtime::Spec;
 
 use super::linux;
@@ -12,6 +13,10 @@ pub(super) fn apply(mut spec: Spec, wanted: &Wanted) -> anyhow::Result<Spec> {
     let parent = match &wanted.options.tag {
         Some(tag) => format!("garden-{tag}"),
         None => "garden".to_owned(),
+    };
+    let parent = match wanted.options.enable_cpu_throttling {
+        true => format!("{parent}/{GOOD}"),
+        false => parent,
     };
     let path = match &wanted.spec.sandbox {
         Some(sandbox) if sandbox.shares_limits => {
@@ -39,7 +44,10 @@ mod tests {
             pea.spec.sandbox = Some(Sandbox { handle, shares_limits, ..Sandbox::default() });
             pea
         };
+        let mut throttled = pea(true);
+        throttled.options.enable_cpu_throttling = true;
         for (wanted, want) in [
+            (throttled, "/garden/good/box/web-1"),
             (pea(true), "/garden/box/web-1"),
             (pea(false), "/garden/web-1"),
             (wanted(), "/garden/web-1"),

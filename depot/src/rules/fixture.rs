@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::Rule;
 use crate::bind::Bind;
 use crate::cli::Options;
-use crate::host::{Cgroup, Host};
+use crate::host::{BlockDevice, Cgroup, Host};
 use crate::wanted::{INIT, Wanted};
 
 /// An unprivileged container `web-1` without wishes, on a cgroup v1 host that has everything.
@@ -30,6 +30,9 @@ pub(super) fn wanted() -> Wanted {
             can_limit_swap: true,
             has_apparmor: true,
             sysctl: BTreeMap::new(),
+            block_devices: [(254, 0), (8, 16)]
+                .map(|(major, minor)| BlockDevice { major, minor })
+                .to_vec(),
             arch: "x86_64",
         },
         init: Bind::new(Path::new("/proc"), Path::new(INIT), false).unwrap(),

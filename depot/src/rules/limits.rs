@@ -2,14 +2,12 @@
 
 use std::collections::HashMap;
 
-use guardian_contract::garden::Limits;
-use oci_spec::runtime::{
-    LinuxBlockIoBuilder, LinuxCpu, LinuxMemory, LinuxPids, LinuxPidsBuilder, Spec,
-};
+use guardian_contract::garden::{CpuLimits, LimitsChange, MemoryLimits, PidLimits};
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxPidsBuilder, Spec};
 
-use super::resources;
-use crate::cli::Options;
-use crate::host::Cgroup;
+use super::{block_io, resources};
+use crate::cli;
+use crate::host::{Cgroup, Host};
 use crate::wanted::Wanted;
 
 /// The length of a quota's period.
@@ -22,24 +20,47 @@ const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
 /// Sets `linux.resources` apart from devices. Zero means no limit, and no limit means no member:
 /// runc takes a zero for "not set", crun to the letter.
 pub(super) fn apply(mut spec: Spec, wanted: &Wanted) -> anyhow::Result<Spec> {
-    let (limits, options) = (&wanted.spec.limits, &wanted.options);
-    let limits_swap = wanted.host.can_limit_swap && !options.disable_swap_limit;
-    let shares = limits.cpu.shares();
-    let resources = resources(&mut spec);
-    resources.set_memory(memory(limits, limits_swap)).set_pids(pids(limits)?);
-    match wanted.host.cgroup {
-        Cgroup::V1 => resources.set_cpu(cpu_v1(shares, options)),
-        Cgroup::V2 => resources.set_unified(cpu_v2(shares, options)),
+    let (limits, options) = (&wanted.spec.limits, &wanted.options.limits);
+    let all = LimitsChange {
+        cpu: Some(limits.cpu.clone()),
+        memory: Some(limits.memory.clone()),
+        pid: Some(limits.pid.clone()),
+        block_io: Some(block_io::or_default(limits.block_io, options)),
+        ..LimitsChange::default()
     };
-    if options.default_container_blockio_weight > 0 {
-        let weight = options.default_container_blockio_weight;
-        resources.set_block_io(Some(LinuxBlockIoBuilder::default().weight(weight).build()?));
-    }
+    change(&mut spec, &all, options, &wanted.host)?;
     Ok(spec)
 }
 
-fn memory(limits: &Limits, limits_swap: bool) -> Option<LinuxMemory> {
-    let bytes = limits.memory.limit_in_bytes;
+/// Sets those parts of `linux.resources` that are to change.
+pub(crate) fn change(
+    spec: &mut Spec,
+    change: &LimitsChange,
+    options: &cli::Limits,
+    host: &Host,
+) -> anyhow::Result<()> {
+    let resources = resources(spec);
+    if let Some(limits) = &change.memory {
+        let limits_swap = host.can_limit_swap && !options.disable_swap_limit;
+        resources.set_memory(memory(limits, limits_swap));
+    }
+    if let Some(limits) = &change.pid {
+        resources.set_pids(pids(limits)?);
+    }
+    if let Some(shares) = change.cpu.as_ref().map(CpuLimits::shares) {
+        match host.cgroup {
+            Cgroup::V1 => resources.set_cpu(cpu_v1(shares, options)),
+            Cgroup::V2 => resources.set_unified(cpu_v2(shares, options)),
+        };
+    }
+    match change.block_io {
+        Some(limits) => block_io::change(spec, limits, &host.block_devices),
+        None => Ok(()),
+    }
+}
+
+fn memory(limits: &MemoryLimits, limits_swap: bool) -> Option<LinuxMemory> {
+    let bytes = limits.limit_in_bytes;
     let bytes = (bytes > 0).then(|| i64::try_from(bytes).unwrap_or(i64::MAX))?;
     let mut memory = LinuxMemory::default();
     // The runtime spec's `swap` is memory and swap together: equal values leave no swap.
@@ -47,15 +68,15 @@ fn memory(limits: &Limits, limits_swap: bool) -> Option<LinuxMemory> {
     Some(memory)
 }
 
-fn pids(limits: &Limits) -> anyhow::Result<Option<LinuxPids>> {
-    if limits.pid.max == 0 {
+fn pids(limits: &PidLimits) -> anyhow::Result<Option<LinuxPids>> {
+    if limits.max == 0 {
         return Ok(None);
     }
-    let limit = i64::try_from(limits.pid.max).unwrap_or(i64::MAX);
+    let limit = i64::try_from(limits.max).unwrap_or(i64::MAX);
     Ok(Some(LinuxPidsBuilder::default().limit(limit).build()?))
 }
 
-fn cpu_v1(shares: u64, options: &Options) -> Option<LinuxCpu> {
+fn cpu_v1(shares: u64, options: &cli::Limits) -> Option<LinuxCpu> {
     let mut cpu = LinuxCpu::default();
     cpu.set_shares((shares > 0).then(|| shares.clamp(*SHARES.start(), *SHARES.end())));
     if let Some(quota) = quota_us(shares, options) {
@@ -64,7 +85,7 @@ fn cpu_v1(shares: u64, options: &Options) -> Option<LinuxCpu> {
     (cpu != LinuxCpu::default()).then_some(cpu)
 }
 
-fn cpu_v2(shares: u64, options: &Options) -> Option<HashMap<String, String>> {
+fn cpu_v2(shares: u64, options: &cli::Limits) -> Option<HashMap<String, String>> {
     let mut unified = HashMap::new();
     if shares > 0 {
         unified.insert("cpu.weight".to_owned(), weight(shares).to_string());
@@ -75,7 +96,7 @@ fn cpu_v2(shares: u64, options: &Options) -> Option<HashMap<String, String>> {
     (!unified.is_empty()).then_some(unified)
 }
 
-fn quota_us(shares: u64, options: &Options) -> Option<u64> {
+fn quota_us(shares: u64, options: &cli::Limits) -> Option<u64> {
     let quota = shares.saturating_mul(options.cpu_quota_per_share);
     (quota > 0).then_some(quota.max(QUOTA_MIN_US))
 }
@@ -119,9 +140,9 @@ mod tests {
         wanted.spec.limits.pid.max = 10;
         let both = json!({"limit": 64 << 20, "swap": 64 << 20});
         assert_eq!(resources_of(&wanted), json!({"memory": both, "pids": {"limit": 10}}));
-        wanted.options.disable_swap_limit = true;
+        wanted.options.limits.disable_swap_limit = true;
         assert_eq!(resources_of(&wanted)["memory"], json!({"limit": 64 << 20}));
-        wanted.options.disable_swap_limit = false;
+        wanted.options.limits.disable_swap_limit = false;
         wanted.host.can_limit_swap = false;
         assert_eq!(resources_of(&wanted)["memory"], json!({"limit": 64 << 20}));
         wanted.spec.limits.memory.limit_in_bytes = u64::MAX;
@@ -143,7 +164,7 @@ mod tests {
         for (per_share, want) in [(3, 1000), (100, 10_000)] {
             let mut wanted = wanted();
             wanted.spec.limits.cpu.weight = 100;
-            wanted.options.cpu_quota_per_share = per_share;
+            wanted.options.limits.cpu_quota_per_share = per_share;
             let cpu = json!({"shares": 100, "quota": want, "period": 100_000});
             assert_eq!(resources_of(&wanted)["cpu"], cpu);
             wanted.host.cgroup = Cgroup::V2;
@@ -162,9 +183,29 @@ mod tests {
     }
 
     #[test]
-    fn block_io() {
-        let mut wanted = wanted();
-        wanted.options.default_container_blockio_weight = 500;
-        assert_eq!(resources_of(&wanted), json!({"blockIO": {"weight": 500}}));
+    fn a_change_leaves_the_rest_as_it_is() {
+        let mut before = wanted();
+        before.spec.limits.memory.limit_in_bytes = 64 << 20;
+        before.spec.limits.cpu.weight = 100;
+        before.spec.limits.pid.max = 10;
+        for (text, member, want) in [
+            (r#"{"memory_limits":{}}"#, "memory", Value::Null),
+            (r#"{"pid_limits":{"max":7}}"#, "pids", json!({"limit": 7})),
+            (r#"{"cpu_limits":{"weight":50}}"#, "cpu", json!({"shares": 50})),
+            (r#"{"cpu_limits":{}}"#, "cpu", Value::Null),
+        ] {
+            let mut spec: Spec = serde_json::from_str(r#"{"linux":{}}"#).unwrap();
+            spec = apply(spec, &before).unwrap();
+            let mut want_all = serde_json::to_value(spec.linux().as_ref().unwrap().resources());
+            let asked = serde_json::from_str(text).unwrap();
+            change(&mut spec, &asked, &before.options.limits, &before.host).unwrap();
+            let got = serde_json::to_value(spec.linux().as_ref().unwrap().resources()).unwrap();
+            let want_all = want_all.as_mut().unwrap().as_object_mut().unwrap();
+            match want {
+                Value::Null => want_all.remove(member),
+                want => want_all.insert(member.to_owned(), want),
+            };
+            assert_eq!(got, json!(want_all), "{text}");
+        }
     }
 }

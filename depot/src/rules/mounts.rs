@@ -6,7 +6,6 @@ use guardian_contract::fault::Fault;
 use oci_spec::runtime::{Mount, MountBuilder, Spec};
 
 use crate::bind::Bind;
-use crate::host::Cgroup;
 use crate::wanted::Wanted;
 
 /// Destination, type, options; the source is the type's name. Before init's bind.
@@ -18,7 +17,7 @@ const FIRST: [(&str, &str, &str); 5] = [
     ("/dev/pts", "devpts", "nosuid,noexec,newinstance,gid=5,ptmxmode=0666,mode=0620"),
 ];
 const PROC: (&str, &str, &str) = ("/proc", "proc", "nosuid,noexec,nodev");
-/// The container's own cgroup in each hierarchy, for programs that read their limits there.
+/// The container's own cgroup in each hierarchy, or on version 2 in the only one, for programs that read their limits there.
 const CGROUP: (&str, &str, &str) = ("/sys/fs/cgroup", "cgroup", "ro,nosuid,noexec,nodev");
 
 /// Sets `mounts`.
@@ -30,7 +29,7 @@ pub(super) fn apply(mut spec: Spec, wanted: &Wanted) -> anyhow::Result<Spec> {
     // Read-only: a container that could write init would own every later container's pid 1.
     mounts.push(wanted.init.mount()?);
     mounts.push(filesystem(PROC)?);
-    if !wanted.spec.privileged && wanted.host.cgroup == Cgroup::V1 {
+    if !wanted.spec.privileged {
         mounts.push(filesystem(CGROUP)?);
     }
     for mount in wanted.binds.iter().map(Bind::mount) {
@@ -99,10 +98,8 @@ mod tests {
     }
 
     #[test]
-    fn only_unprivileged_containers_on_v1_see_cgroups() {
-        let mut v2 = wanted();
-        v2.host.cgroup = Cgroup::V2;
-        for (wanted, want) in [(wanted(), true), (v2, false), (privileged(), false)] {
+    fn only_unprivileged_containers_see_cgroups() {
+        for (wanted, want) in [(wanted(), true), (privileged(), false)] {
             let made = made_by(apply, &wanted);
             assert_eq!(destinations(&made).contains(&"/sys/fs/cgroup"), want);
         }

@@ -4,9 +4,10 @@ use guardian_contract::depot::Sandbox;
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
 
 use super::linux;
+use crate::host::Cgroup;
 use crate::wanted::Wanted;
 
-/// In gdn's order. No cgroup namespace: its v1 clients look for host paths in /proc/self/cgroup.
+/// In gdn's order.
 const NAMESPACES: [LinuxNamespaceType; 5] = [
     LinuxNamespaceType::Network,
     LinuxNamespaceType::Pid,
@@ -17,17 +18,23 @@ const NAMESPACES: [LinuxNamespaceType; 5] = [
 
 /// Sets `linux.namespaces`.
 pub(super) fn apply(mut spec: Spec, wanted: &Wanted) -> anyhow::Result<Spec> {
-    let user = (!wanted.spec.privileged).then_some(LinuxNamespaceType::User);
+    let confined = !wanted.spec.privileged;
+    let user = confined.then_some(LinuxNamespaceType::User);
+    // Without one, all containers of the host would show where version 2 is mounted inside. On version
+    // 1 only the own groups are mounted, and clients look for their host paths in /proc/self/cgroup.
+    let cgroup = confined && wanted.host.cgroup == Cgroup::V2;
+    let cgroup = cgroup.then_some(LinuxNamespaceType::Cgroup);
     let namespaces: anyhow::Result<Vec<LinuxNamespace>> = NAMESPACES
         .into_iter()
         .chain(user)
+        .chain(cgroup)
         .map(|kind| namespace(kind, wanted.spec.sandbox.as_ref()))
         .collect();
     linux(&mut spec).set_namespaces(Some(namespaces?));
     Ok(spec)
 }
 
-/// A pea joins its sandbox's namespaces, and has its own mounts only.
+/// A pea joins its sandbox's namespaces, and has its own mounts and its own view of cgroups only.
 fn namespace(
     kind: LinuxNamespaceType,
     sandbox: Option<&Sandbox>,
@@ -35,7 +42,7 @@ fn namespace(
     let mut namespace = LinuxNamespaceBuilder::default().typ(kind).build()?;
     // The names of /proc/PID/ns (namespaces(7)) differ from the OCI ones in two cases.
     let name = match kind {
-        LinuxNamespaceType::Mount => return Ok(namespace),
+        LinuxNamespaceType::Mount | LinuxNamespaceType::Cgroup => return Ok(namespace),
         LinuxNamespaceType::Network => "net".to_owned(),
         kind => kind.to_string(),
     };
@@ -51,7 +58,10 @@ mod tests {
 
     #[test]
     fn privileged_containers_have_no_user_namespace() {
+        let mut v2 = wanted();
+        v2.host.cgroup = Cgroup::V2;
         for (wanted, want) in [
+            (v2, "network pid uts ipc mount user cgroup"),
             (wanted(), "network pid uts ipc mount user"),
             (privileged(), "network pid uts ipc mount"),
         ] {

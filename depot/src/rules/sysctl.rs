@@ -30,7 +30,7 @@ pub(super) fn apply(mut spec: Spec, wanted: &Wanted) -> anyhow::Result<Spec> {
             sysctl.insert(name.to_owned(), value);
         }
     }
-    if !wanted.spec.privileged && wanted.options.no_new_privileges {
+    if wanted.no_new_privileges() {
         // ping is set-user-id or has a file capability, neither of which works any more.
         sysctl.insert("net.ipv4.ping_group_range".into(), "1 65535".into());
     }

@@ -269,12 +269,26 @@ pub struct BundleSpec {
     pub limits: Limits,
     /// Whether the container is privileged: no user namespace, more capabilities.
     pub privileged: bool,
+    /// Whether processes can't gain privileges by exec, even where the operator did not say so.
+    pub no_new_privileges: bool,
     /// Id maps of an unprivileged container; both empty means gdn's (maximus).
     pub ids: IdMaps,
     /// For a pea: the container whose namespaces it shares.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Sandbox>,
 }
+
+/// Annotation of a bundle: the weight of its traffic with block devices, 10 to 1000. No runtime knows
+/// all the files that kernels have for it (crun stops at a version 1 host with BFQ), so it is set by
+/// whoever started the container.
+pub const BLOCK_IO_WEIGHT: &str = "guardian.block-io-weight";
+
+/// Where throttled processor time is on, the group of containers that use no more of it than they
+/// were promised, below the installation's own.
+pub const GOOD: &str = "good";
+
+/// The group of those that use more.
+pub const BAD: &str = "bad";
 
 /// The container that a pea lives in: all namespaces but the mount namespace are shared, and so
 /// are /etc/hosts and /etc/resolv.conf.

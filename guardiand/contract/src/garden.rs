@@ -3,6 +3,7 @@
 //! Two things differ from plain serde: what is read may spell its keys in any case and put `null`
 //! anywhere ([`decode`]), and what is written escapes `<`, `>` and `&` ([`encode`]).
 
+mod change;
 mod container;
 mod error;
 mod json;
@@ -11,11 +12,13 @@ mod metric;
 mod net;
 mod process;
 
+pub use change::LimitsChange;
 pub use container::{BindMount, BulkInfo, Capacity, ContainerInfo, ContainerSpec, ImageRef};
 pub use error::{ApiError, CONTAINER_NOT_FOUND, EXECUTABLE_NOT_FOUND, PROCESS_NOT_FOUND};
 pub use error::{SERVICE_UNAVAILABLE, UNRECOVERABLE};
 pub use json::{decode, decode_list, encode, encode_line};
-pub use limit::{BandwidthLimits, CpuLimits, DiskLimits, Limits, MemoryLimits, PidLimits};
+pub use limit::{BandwidthLimits, BlockIoLimits, CpuLimits, DiskLimits, Limits};
+pub use limit::{MemoryLimits, PidLimits};
 pub use metric::{BulkMetrics, CpuStat, DiskStat, MemoryStat, Metrics, NetworkStat, PidStat};
 pub use net::{Icmp, IpRange, NetIn, NetOutRule, PortMapping, PortRange, protocol};
 pub use process::{ProcessLimits, ProcessPayload, ProcessSpec, ResourceLimits, Tty, TtyWindow};

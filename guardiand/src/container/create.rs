@@ -111,6 +111,7 @@ impl Guardian {
         let pid = facts::read_pid(&container.bundle).context("container init PID was 0")?;
         let init = Init::of(pid).context("container init ended at once")?;
         replace_json(&container.bundle.init(), &init)?;
+        container.set_block_io_weight()?;
         done("runtime", start)?;
 
         let start = begin("network")?;
@@ -169,6 +170,7 @@ fn bundle_spec(
         bind_mounts: spec.bind_mounts.clone(),
         limits: spec.limits.clone(),
         privileged: spec.privileged,
+        no_new_privileges: spec.no_new_privileges,
         ids,
         sandbox: None,
     }

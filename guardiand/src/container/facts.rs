@@ -1,11 +1,14 @@
 //! What a bundle says of its container: read from config.json, so that it is the same before and
 //! after a restart, and for a container that a gdn made.
 
+use std::path::PathBuf;
+
 use anyhow::Context;
-use guardian_contract::depot::{Bundle, Init};
+use guardian_contract::depot::{BLOCK_IO_WEIGHT, Bundle, Init};
 use guardian_contract::file::read_json;
-use guardian_contract::ids::IdMapping;
-use oci_spec::runtime::{Capabilities, LinuxIdMapping, Spec};
+use guardian_contract::garden::BlockIoLimits;
+use guardian_contract::ids::{IdMapping, IdMaps};
+use oci_spec::runtime::{Capabilities, LinuxIdMapping, LinuxThrottleDevice, Spec};
 
 /// What the server needs of an OCI configuration.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +29,14 @@ pub(crate) struct Facts {
     pub(crate) memory_bytes: u64,
     /// Shares (cgroup v1) or weight (v2), whichever the bundle has; 0 is neither.
     pub(crate) cpu: u64,
+    /// Whether `cpu` is a weight.
+    pub(crate) cpu_is_weight: bool,
+    /// Most tasks; 0 is no limit.
+    pub(crate) tasks: u64,
+    /// Where its groups are, below each hierarchy; a gdn's privileged container does not say so.
+    pub(crate) cgroup: Option<PathBuf>,
+    /// Traffic with block devices.
+    pub(crate) block_io: BlockIoLimits,
 }
 
 impl Facts {
@@ -40,6 +51,11 @@ impl Facts {
         Ok(Self::of(&spec))
     }
 
+    /// Returns both id maps; empty when privileged.
+    pub(crate) fn ids(&self) -> IdMaps {
+        IdMaps { uid: self.uid_map.clone(), gid: self.gid_map.clone() }
+    }
+
     /// Returns the facts of a configuration.
     pub(crate) fn of(spec: &Spec) -> Self {
         let process = spec.process().as_ref();
@@ -50,6 +66,7 @@ impl Facts {
         };
         let memory = resources.and_then(|resources| resources.memory().as_ref()?.limit());
         let shares = resources.and_then(|resources| resources.cpu().as_ref()?.shares());
+        let tasks = resources.and_then(|resources| Some(resources.pids().as_ref()?.limit()));
         let weight = resources
             .and_then(|resources| resources.unified().as_ref()?.get("cpu.weight")?.parse().ok());
         let bounding = process.and_then(|p| p.capabilities().as_ref()?.bounding().clone());
@@ -62,7 +79,26 @@ impl Facts {
             no_new_privileges: process.and_then(|p| p.no_new_privileges()).unwrap_or(false),
             memory_bytes: memory.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
             cpu: weight.or(shares).unwrap_or(0),
+            cpu_is_weight: weight.is_some(),
+            tasks: tasks.and_then(|tasks| u64::try_from(tasks).ok()).unwrap_or(0),
+            cgroup: linux.and_then(|linux| linux.cgroups_path().clone()),
+            block_io: block_io(spec),
         }
+    }
+}
+
+/// All devices have the same rates.
+fn block_io(spec: &Spec) -> BlockIoLimits {
+    let weight = spec.annotations().as_ref().and_then(|all| all.get(BLOCK_IO_WEIGHT)?.parse().ok());
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let all = resources.and_then(|all| all.block_io().clone()).unwrap_or_default();
+    let rate = |list: &Option<Vec<LinuxThrottleDevice>>| Some(list.as_ref()?.first()?.rate());
+    BlockIoLimits {
+        weight,
+        read_bps: rate(all.throttle_read_bps_device()),
+        write_bps: rate(all.throttle_write_bps_device()),
+        read_iops: rate(all.throttle_read_iops_device()),
+        write_iops: rate(all.throttle_write_iops_device()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a container is reported to be.
 
-use guardian_contract::garden::{ContainerInfo, CpuLimits, MemoryLimits};
+use guardian_contract::garden::ContainerInfo;
 use guardian_contract::network::{
     CONTAINER_IP, CONTAINER_IPV6, EXTERNAL_IP, HOST_IP, MAPPED_PORTS,
 };
@@ -31,21 +31,5 @@ impl Container {
             mapped_ports: Some(parse_ports(&get(MAPPED_PORTS))),
             properties: Some(all),
         }
-    }
-
-    /// Returns the memory limit as it was asked for.
-    ///
-    /// # Errors
-    /// When the bundle can't be read.
-    pub(crate) fn memory_limits(&self) -> anyhow::Result<MemoryLimits> {
-        Ok(MemoryLimits { limit_in_bytes: self.facts()?.memory_bytes })
-    }
-
-    /// Returns the shares, or on cgroup v2 the weight, under the name that gdn uses for both.
-    ///
-    /// # Errors
-    /// When the bundle can't be read.
-    pub(crate) fn cpu_limits(&self) -> anyhow::Result<CpuLimits> {
-        Ok(CpuLimits { limit_in_shares: self.facts()?.cpu, weight: 0 })
     }
 }

@@ -24,7 +24,7 @@ impl Guardian {
         let groups = Cgroups::of(init.pid)?;
         let age = age_nanoseconds(&container.bundle.pidfile());
         let measured = measure(&groups, age)?;
-        let cpu_entitlement = self.entitlement(container.facts()?.cpu, age);
+        let cpu_entitlement = self.entitlement(&*container.facts()?, age);
         let network_stat = self.traffic(container, init.pid)?;
         Ok(Metrics { cpu_entitlement, network_stat, ..measured })
     }
@@ -40,29 +40,6 @@ impl Guardian {
         let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
         let found = interface_traffic(&text, &interface);
         found.map(Some).with_context(|| format!("the container has no interface {interface}"))
-    }
-
-    /// Shares times what a share is entitled to times age. By default all shares together, one
-    /// for each MiB of memory, are entitled to all processors.
-    fn entitlement(&self, shares: u64, age: i64) -> u64 {
-        let percent = match self.settings.flags.limits.cpu_entitlement_per_share {
-            0.0 => {
-                let cores = crate::host::processors();
-                let mib = crate::host::memory_bytes().unwrap_or(1 << 30) >> 20;
-                #[expect(clippy::cast_precision_loss, reason = "both are far below 2^52")]
-                let per_share = 100.0 * cores as f64 / mib.max(1) as f64;
-                per_share
-            }
-            percent => percent,
-        };
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "an estimate: float casts saturate, and neither factor is negative"
-        )]
-        let nanoseconds = (shares as f64 * percent / 100.0 * age.max(0) as f64) as u64;
-        nanoseconds
     }
 }
 

@@ -11,7 +11,6 @@ use guardian_contract::depot::{Bundle, BundleSpec, Handle, Sandbox};
 use guardian_contract::fault::Fault;
 use guardian_contract::file::{read_json, replace_json};
 use guardian_contract::garden::{Limits, ProcessSpec, WaitFor};
-use guardian_contract::ids::IdMaps;
 use guardian_contract::image::{Create, Fragment, plugin_uri};
 use guardian_contract::log;
 use guardian_contract::process::ProcessDir;
@@ -52,7 +51,7 @@ impl Guardian {
         stdio: Option<Passed>,
     ) -> anyhow::Result<Pipes> {
         let facts = container.facts()?;
-        let ids = IdMaps { uid: facts.uid_map.clone(), gid: facts.gid_map.clone() };
+        let ids = facts.ids();
         let maps = (!ids.uid.is_empty()).then_some(&ids);
         let create = Create {
             username: spec.image.username.clone(),
@@ -70,7 +69,7 @@ impl Guardian {
             shares_limits: spec.limits.is_none(),
         };
         let root = fragment.root.path.clone();
-        let wanted = bundle_spec(fragment, spec, ids, sandbox);
+        let wanted = bundle_spec(fragment, spec, &facts, sandbox);
         let depot = &self.settings.depot_tool;
         depot.create_pea(&container.bundle.processes(), process_id, &wanted).await?;
         let dir = container.bundle.process(process_id);
@@ -140,11 +139,12 @@ fn resolve(user: &str, root: &Path) -> anyhow::Result<Account> {
 fn bundle_spec(
     fragment: Fragment,
     spec: &ProcessSpec,
-    ids: IdMaps,
+    facts: &Facts,
     sandbox: Sandbox,
 ) -> BundleSpec {
     let own = spec.limits.clone().unwrap_or_default();
     BundleSpec {
+        no_new_privileges: facts.no_new_privileges,
         root: fragment.root,
         process: fragment.process,
         mounts: fragment.mounts,
@@ -152,8 +152,8 @@ fn bundle_spec(
         env: Vec::new(),
         bind_mounts: spec.bind_mounts.clone(),
         limits: Limits { cpu: own.cpu, memory: own.memory, ..Limits::default() },
-        privileged: ids.uid.is_empty(),
-        ids,
+        privileged: facts.uid_map.is_empty(),
+        ids: facts.ids(),
         sandbox: Some(sandbox),
     }
 }

@@ -192,7 +192,7 @@ fn prepare(container: &Container, spec: &ProcessSpec) -> anyhow::Result<Prepared
     let missing_dir = jail
         .lacks(&dir)
         .then(|| MissingDir { user: format!("{}:{}", account.uid, account.gid), dir: dir.clone() });
-    let process = spec::build(spec, facts, &account, &dir)?;
+    let process = spec::build(spec, &facts, &account, &dir)?;
     let process = serde_json::to_vec(&process).context("encode the OCI process")?;
     Ok(Prepared { process, missing_dir })
 }

@@ -57,7 +57,8 @@ impl Container {
     /// When it does not run.
     pub(crate) fn top(&self) -> anyhow::Result<Vec<Row>> {
         let init = self.init()?;
-        let users = Users::of(init.pid, &self.facts()?.uid_map);
+        let facts = self.facts()?;
+        let users = Users::of(init.pid, &facts.uid_map);
         let mut pids = group(init.pid).map(|dir| cgroup::pids(&dir)).unwrap_or_default();
         let names = self.named_processes();
         for (pid, process) in &names {

@@ -4,6 +4,7 @@ mod container;
 mod parse;
 mod process;
 mod rule;
+mod update;
 mod watch;
 
 use clap::{Args, Parser, Subcommand};
@@ -12,6 +13,7 @@ pub(crate) use container::{ContainerArgs, CreateArgs};
 pub(crate) use parse::Place;
 pub(crate) use process::{AttachArgs, ExecArgs, RunArgs};
 pub(crate) use rule::NetOutArgs;
+pub(crate) use update::UpdateArgs;
 pub(crate) use watch::{EventsArgs, StatsArgs};
 
 use crate::target::{self, Target};
@@ -84,6 +86,8 @@ pub(crate) enum Verb {
     Stop(StopArgs),
     /// Remove containers
     Rm(RmArgs),
+    /// Change limits of a container, and print those that then hold
+    Update(UpdateArgs),
     /// Read and change a container's properties
     Properties(PropertiesArgs),
     /// Copy files into a container

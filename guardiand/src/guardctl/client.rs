@@ -8,7 +8,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use guardian_contract::control;
-use guardian_contract::garden::{self, ContainerSpec, NetIn, NetOutRule, ProcessSpec};
+use guardian_contract::garden::{
+    self, ContainerSpec, LimitsChange, NetIn, NetOutRule, ProcessSpec,
+};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -129,6 +131,14 @@ impl Client {
     pub(crate) fn stop(&self, handle: &str, kill: bool) -> anyhow::Result<()> {
         let body = encode(&json!({ "kill": kill }))?;
         self.call("PUT", &of(handle, "stop"), Some(&body)).map(drop)
+    }
+
+    pub(crate) fn change_limits(
+        &self,
+        handle: &str,
+        change: &LimitsChange,
+    ) -> anyhow::Result<Value> {
+        self.call("PUT", &of(handle, "limits"), Some(&encode(change)?))
     }
 
     pub(crate) fn properties(&self, handle: &str) -> anyhow::Result<Value> {

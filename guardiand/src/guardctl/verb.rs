@@ -9,6 +9,7 @@ mod property;
 mod ps;
 mod stats;
 mod top;
+mod update;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Verb::Inspect(args) => stdio::json(&client.info(&args.handle)?),
         Verb::Stop(args) => client.stop(&args.handle, args.kill),
         Verb::Rm(args) => container::rm(&client, &args),
+        Verb::Update(args) => update::update(&client, &args, cli.json),
         Verb::Properties(args) => property::properties(&client, &args, cli.json),
         Verb::CpIn(args) => copy::cp_in(&client, &args),
         Verb::CpOut(args) => copy::cp_out(&client, &args),

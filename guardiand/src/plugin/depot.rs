@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 use guardian_contract::depot::{BundleSpec, Handle};
 use guardian_contract::fault::{Fault, Kind};
+use guardian_contract::garden::LimitsChange;
+use oci_spec::runtime::LinuxResources;
 
 use crate::cli;
 use crate::invoke::invoke;
@@ -20,6 +22,7 @@ pub(crate) struct DepotTool {
     program: PathBuf,
     depot: PathBuf,
     create_flags: Vec<OsString>,
+    limit_flags: Vec<OsString>,
 }
 
 impl DepotTool {
@@ -37,20 +40,16 @@ impl DepotTool {
         }
         flags.lifecycle.apparmor.iter().for_each(|profile| flag("--apparmor", profile));
         flags.lifecycle.device_cgroup_rule.iter().for_each(|r| flag("--device-cgroup-rule", r));
-        if flags.limits.cpu_quota_per_share > 0 {
-            flag("--cpu-quota-per-share", &flags.limits.cpu_quota_per_share);
-        }
-        if flags.limits.default_container_blockio_weight > 0 {
-            let weight = flags.limits.default_container_blockio_weight;
-            flag("--default-container-blockio-weight", &weight);
-        }
-        if flags.limits.disable_swap_limit {
-            create_flags.push("--disable-swap-limit".into());
+        if flags.throttling.enable_cpu_throttling {
+            create_flags.push("--enable-cpu-throttling".into());
         }
         if flags.lifecycle.no_new_privileges {
             create_flags.push("--no-new-privileges".into());
         }
-        Ok(Self { program, depot: std::path::absolute(&flags.lifecycle.depot)?, create_flags })
+        let limit_flags = limit_flags(&flags.limits);
+        create_flags.extend_from_slice(&limit_flags);
+        let depot = std::path::absolute(&flags.lifecycle.depot)?;
+        Ok(Self { program, depot, create_flags, limit_flags })
     }
 
     /// Returns the path of the program.
@@ -87,7 +86,25 @@ impl DepotTool {
     ) -> anyhow::Result<()> {
         let mut args = vec![OsString::from("create"), handle.as_str().into()];
         args.extend_from_slice(&self.create_flags);
-        self.call(depot, &args, &serde_json::to_vec(spec)?).await
+        self.call(depot, &args, &serde_json::to_vec(spec)?).await.map(drop)
+    }
+
+    /// Changes limits in the bundle of `handle`, or only computes what it would then say, and returns
+    /// its resources.
+    ///
+    /// # Errors
+    /// With the store's own words.
+    pub(crate) async fn update(
+        &self,
+        handle: &Handle,
+        change: &LimitsChange,
+        dry_run: bool,
+    ) -> anyhow::Result<LinuxResources> {
+        let mut args = vec![OsString::from("update"), handle.as_str().into()];
+        args.extend(dry_run.then(|| "--dry-run".into()));
+        args.extend_from_slice(&self.limit_flags);
+        let said = self.call(&self.depot, &args, &serde_json::to_vec(change)?).await?;
+        serde_json::from_slice(&said).context("depot update: its answer")
     }
 
     /// Removes the bundle of `handle`.
@@ -95,19 +112,36 @@ impl DepotTool {
     /// # Errors
     /// With the store's own words.
     pub(crate) async fn destroy(&self, handle: &Handle) -> anyhow::Result<()> {
-        self.call(&self.depot, &["destroy".into(), handle.as_str().into()], &[]).await
+        self.call(&self.depot, &["destroy".into(), handle.as_str().into()], &[]).await.map(drop)
     }
 
-    async fn call(&self, depot: &Path, verb: &[OsString], stdin: &[u8]) -> anyhow::Result<()> {
+    async fn call(&self, depot: &Path, verb: &[OsString], stdin: &[u8]) -> anyhow::Result<Vec<u8>> {
         let mut args = vec!["--depot".into(), depot.into()];
         args.extend_from_slice(verb);
         let outcome = invoke(&self.program, &args, stdin, DEADLINE).await?;
         if outcome.status.success() {
-            return Ok(());
+            return Ok(outcome.stdout);
         }
         outcome.relog("depot");
         let fault: Option<Fault> = serde_json::from_slice(&outcome.stdout).ok();
         Err(fault.unwrap_or_else(|| Fault::new(Kind::Failed, outcome.complaint())))
             .with_context(|| format!("depot: {}", outcome.exit_text()))
     }
+}
+
+/// The flags that shape limits, of a new bundle and of one that is changed.
+fn limit_flags(limits: &cli::Limits) -> Vec<OsString> {
+    let numbers = [
+        ("--cpu-quota-per-share", limits.cpu_quota_per_share),
+        ("--default-container-blockio-weight", limits.default_container_blockio_weight.into()),
+        ("--container-io-max-read-bps", limits.container_io_max_read_bps),
+        ("--container-io-max-write-bps", limits.container_io_max_write_bps),
+        ("--container-io-max-read-iops", limits.container_io_max_read_iops),
+        ("--container-io-max-write-iops", limits.container_io_max_write_iops),
+    ];
+    let given = numbers.into_iter().filter(|(_, number)| *number > 0);
+    let mut flags: Vec<OsString> =
+        given.flat_map(|(name, number)| [name.into(), number.to_string().into()]).collect();
+    flags.extend(limits.disable_swap_limit.then(|| "--disable-swap-limit".into()));
+    flags
 }

@@ -1,4 +1,4 @@
-//! The system calls allowed without a condition.
+//! The system calls by name: those allowed without a condition, and those refused.
 //!
 //! Names that an architecture does not have are passed over by both runtimes.
 
@@ -53,3 +53,17 @@ pub(super) const MODERN: &str = "\
     io_pgetevents_time64 mq_timedreceive_time64 mq_timedsend_time64 ppoll_time64 pselect6_time64 \
     recvmmsg_time64 rt_sigtimedwait_time64 sched_rr_get_interval_time64 semtimedop_time64 \
     timer_gettime64 timer_settime64 timerfd_gettime64 timerfd_settime64 utimensat_time64";
+
+/// What is known and refused: a program is told EPERM, which says that asking again won't help. All
+/// that is on none of these lists is newer than they are, and does not exist here (ENOSYS).
+pub(super) const REFUSED: &str = "\
+    _sysctl acct add_key adjtimex bpf clock_adjtime clock_adjtime64 clock_settime clock_settime64 \
+    create_module delete_module fanotify_init finit_module fsconfig fsmount fsopen fspick \
+    get_kernel_syms get_mempolicy init_module io_uring_enter io_uring_register io_uring_setup \
+    ioperm iopl kcmp kexec_file_load kexec_load keyctl lookup_dcookie mbind memfd_secret \
+    migrate_pages mount mount_setattr move_mount move_pages name_to_handle_at nfsservctl \
+    open_by_handle_at open_tree open_tree_attr perf_event_open pidfd_getfd pivot_root pkey_alloc \
+    pkey_free pkey_mprotect process_madvise process_mrelease process_vm_readv process_vm_writev \
+    query_module quotactl quotactl_fd reboot request_key set_mempolicy set_mempolicy_home_node \
+    setdomainname sethostname setns settimeofday stime swapoff swapon sysfs umount umount2 \
+    unshare uselib userfaultfd ustat vhangup vm86 vm86old";

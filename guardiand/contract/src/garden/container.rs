@@ -36,6 +36,9 @@ pub struct ContainerSpec {
     /// No user namespace, more capabilities.
     #[serde(skip_serializing_if = "is_zero")]
     pub privileged: bool,
+    /// Ours: processes can't gain privileges by exec, whatever the server's flag says.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub no_new_privileges: bool,
     /// Limits.
     pub limits: Limits,
     /// Outbound rules applied at create.

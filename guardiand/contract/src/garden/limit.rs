@@ -23,6 +23,9 @@ pub struct Limits {
     /// Number of tasks.
     #[serde(rename = "pid_limits")]
     pub pid: PidLimits,
+    /// Ours: traffic with block devices.
+    #[serde(rename = "block_io_limits", skip_serializing_if = "is_zero")]
+    pub block_io: BlockIoLimits,
 }
 
 /// Network bandwidth.
@@ -93,4 +96,25 @@ pub struct PidLimits {
     /// How many at most.
     #[serde(skip_serializing_if = "is_zero")]
     pub max: u64,
+}
+
+/// Traffic with block devices. What is not given is the operator's default; zero is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BlockIoLimits {
+    /// Share of a busy device, 10 to 1000, against 100 of a container without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u16>,
+    /// Bytes read per second, from each device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_bps: Option<u64>,
+    /// Bytes written per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_bps: Option<u64>,
+    /// Reads per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_iops: Option<u64>,
+    /// Writes per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_iops: Option<u64>,
 }

@@ -4,6 +4,7 @@ use clap::Args;
 use guardian_contract::garden::{BindMount, ContainerSpec, ImageRef, Limits};
 
 use super::parse;
+use super::update::BlockIoArgs;
 
 /// `create`
 #[derive(Debug, Args)]
@@ -30,6 +31,10 @@ pub(crate) struct ContainerArgs {
     #[arg(long)]
     privileged: bool,
 
+    /// Keep its processes from gaining privileges by exec (no_new_privs)
+    #[arg(long)]
+    no_new_privileges: bool,
+
     /// Environment of every process; K alone takes the caller's value
     #[arg(short, long = "env", value_name = "K=V", value_parser = parse::variable)]
     env: Vec<String>,
@@ -54,6 +59,9 @@ pub(crate) struct ContainerArgs {
     #[arg(long, value_name = "N")]
     limit_cpu_shares: Option<u64>,
 
+    #[command(flatten)]
+    block_io: BlockIoArgs,
+
     /// Its subnet and address: A, or A/N
     #[arg(long, value_name = "CIDR")]
     network: Option<String>,
@@ -75,10 +83,12 @@ impl ContainerArgs {
         limits.pid.max = self.pids.unwrap_or_default();
         limits.disk.byte_hard = self.disk.unwrap_or_default();
         limits.cpu.limit_in_shares = self.limit_cpu_shares.unwrap_or_default();
+        limits.block_io = self.block_io.limits();
         ContainerSpec {
             handle: self.handle.clone().unwrap_or_default(),
             image: ImageRef { uri: self.image.clone().unwrap_or_default(), ..ImageRef::default() },
             privileged: self.privileged,
+            no_new_privileges: self.no_new_privileges,
             env: self.env.clone(),
             bind_mounts: self.mounts.clone(),
             network: self.network.clone().unwrap_or_default(),

@@ -50,7 +50,7 @@ pub(super) fn capacity(client: &Client, as_json: bool) -> anyhow::Result<()> {
 }
 
 /// Returns the leaves of an object as rows of dotted name and value; zeros say nothing.
-fn flat(prefix: &str, value: &Value) -> Vec<Vec<String>> {
+pub(super) fn flat(prefix: &str, value: &Value) -> Vec<Vec<String>> {
     match value {
         Value::Object(members) => members
             .iter()
