@@ -9,6 +9,8 @@ use std::process::{Command, Output};
 use guardian_tests::daemon::{Daemon, Options};
 use guardian_tests::{host, image, skip};
 
+#[path = "garden/apparmor.rs"]
+mod apparmor;
 #[path = "garden/crowd.rs"]
 mod crowd;
 #[path = "garden/event.rs"]
