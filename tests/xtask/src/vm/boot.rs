@@ -69,6 +69,11 @@ impl Machine {
 
     fn command(&self, shared: &Path, disk: &Path) -> anyhow::Result<Command> {
         let mut command = Command::new(&self.tools.vng);
+        // It calls its sister programs by name.
+        let own = self.tools.vng.parent().context("vng is in no directory")?;
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let paths = std::iter::once(own.to_owned()).chain(std::env::split_paths(&path));
+        command.env("PATH", std::env::join_paths(paths)?);
         command.arg("--run").arg(&self.tools.kernel);
         if !self.has_kvm {
             command.arg("--disable-kvm");
@@ -101,15 +106,13 @@ fn watch(mut vng: Child, limit: Duration) -> anyhow::Result<()> {
     let stdout = vng.stdout.take().context("vng has no standard output")?;
     let (sender, lines) = mpsc::channel();
     let reader = std::thread::spawn(move || {
-        let lines = BufReader::new(stdout).lines().map_while(Result::ok);
-        lines.for_each(|line| drop(sender.send(line)));
+        let lines = BufReader::new(stdout).split(b'\n').map_while(Result::ok);
+        lines.for_each(|line| drop(sender.send(String::from_utf8_lossy(&line).into_owned())));
     });
     let end = Instant::now() + limit;
     let watched = loop {
         match lines.recv_timeout(Duration::from_millis(200)) {
-            // What the firmware does to a screen is of no use here.
-            Ok(line) if line.trim().is_empty() || line.contains('\u{1b}') => {}
-            Ok(line) => say(line.trim_end()),
+            Ok(line) => say_unless_blank(&line),
             Err(RecvTimeoutError::Disconnected) => break Ok(()),
             Err(RecvTimeoutError::Timeout) => {}
         }
@@ -128,4 +131,13 @@ fn watch(mut vng: Child, limit: Duration) -> anyhow::Result<()> {
         bail!("the machine's words could not be read");
     }
     watched
+}
+
+/// What the firmware does to a screen, which we don't have, is passed over.
+fn say_unless_blank(line: &str) {
+    let is_blank = |c: char| c.is_whitespace() || c.is_control();
+    let line = line.trim_end_matches(is_blank);
+    if !line.is_empty() && !line.contains('\u{1b}') {
+        say(line);
+    }
 }
