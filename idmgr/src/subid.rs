@@ -1,17 +1,21 @@
 //! `init`: giving our owner a range in /etc/subuid and /etc/subgid (subuid(5)), with all that
 //! others have in there left as it is.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use guardian_contract::fault::{Fault, Kind};
 use guardian_contract::file;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 
+use crate::inode;
 use crate::range::{self, Range};
 use crate::store::Store;
 
@@ -38,14 +42,19 @@ pub(crate) fn init(store: &Store, size: u32, defs: Option<&Path>) -> anyhow::Res
     let limits = limits(&defs, "UID")?
         .and(limits(&defs, "GID")?)
         .ok_or_else(|| Fault::invalid("login.defs leaves no ids that are both users and groups"))?;
-    let mut taken = range::all(&uid);
-    taken.extend(range::all(&gid));
-    let start = place(taken, u64::from(size), limits).ok_or_else(|| {
+    let start = half_given(&uid, &gid, store, size).or_else(|| {
+        let taken = range::all(&uid).into_iter().chain(range::all(&gid)).collect();
+        place(taken, u64::from(size), limits)
+    });
+    let start = start.ok_or_else(|| {
         let message = format!("no {size} ids in a row left in {}", name(&store.subuid));
         Fault::new(Kind::Exhausted, message)
     })?;
+    let line = format!("{}:{start}:{size}", store.owner);
     for (path, text) in [(&store.subuid, &uid), (&store.subgid, &gid)] {
-        replace(path, &appended(text, &format!("{}:{start}:{size}", store.owner)))?;
+        if !text.lines().any(|present| present == line) {
+            replace(path, &appended(text, &line))?;
+        }
     }
     let mut ranges = ours;
     ranges.push(Range { start, end: start + u64::from(size) });
@@ -58,6 +67,22 @@ fn answer(ranges: &[Range], changed: bool) -> Value {
         .map(|range| json!({"start": range.start, "size": range.end - range.start}))
         .collect();
     json!({"ranges": ranges, "changed": changed})
+}
+
+/// Returns the start of a range that was written into one file only, because we were killed then.
+fn half_given(uid: &str, gid: &str, store: &Store, size: u32) -> Option<u64> {
+    let find = |one: &str, other: &str| {
+        let (prefix, suffix) = (format!("{}:", store.owner), format!(":{size}"));
+        let mut starts = one.lines().filter_map(|line| {
+            line.strip_prefix(&prefix)?.strip_suffix(&suffix)?.parse::<u64>().ok()
+        });
+        let is_free = |start: &u64| {
+            let range = Range { start: *start, end: start + u64::from(size) };
+            !range::all(other).iter().any(|taken| taken.and(range).is_some())
+        };
+        starts.find(is_free)
+    };
+    find(uid, gid).or_else(|| find(gid, uid))
 }
 
 /// Returns the first place of `size` ids within `limits` that nobody has.
@@ -107,7 +132,7 @@ fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
     file::replace_mode(path, text.as_bytes(), mode)
 }
 
-/// The lock that useradd(8) and usermod(8) take: a link to a file with the holder's pid in it.
+/// The lock that useradd(8) and usermod(8) take: a file with the holder's pid in it.
 struct ShadowLock(PathBuf);
 
 impl Drop for ShadowLock {
@@ -117,32 +142,24 @@ impl Drop for ShadowLock {
 }
 
 fn lock(path: &Path, store: &Store) -> anyhow::Result<ShadowLock> {
-    let beside = |end: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(end);
-        PathBuf::from(name)
-    };
-    let (lock, own) = (beside(".lock"), beside(&format!(".{}", std::process::id())));
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".lock");
+    let lock = PathBuf::from(lock);
     let context = || format!("lock {}", path.display());
-    let mut options = OpenOptions::new();
-    let mut file: File = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&own)
-        .with_context(context)?;
-    let written = write!(file, "{}", std::process::id());
-    let _own = ShadowLock(own.clone());
-    written.with_context(context)?;
+    // It has no name before it has the pid in it, so it can't stay behind without.
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let nameless =
+        rustix::fs::openat(CWD, directory, flags, Mode::RUSR | Mode::WUSR).with_context(context)?;
+    let mut nameless = File::from(nameless);
+    write!(nameless, "{}", std::process::id()).with_context(context)?;
+    let own = inode::path_of(nameless.as_fd());
     let until = Instant::now() + store.patience();
     loop {
-        match std::fs::hard_link(&own, &lock) {
+        match rustix::fs::linkat(CWD, &own, CWD, &lock, AtFlags::SYMLINK_FOLLOW) {
             Ok(()) => return Ok(ShadowLock(lock)),
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                return Err(error).with_context(context);
-            }
-            Err(_) => {}
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error).with_context(context),
         }
         let holder = std::fs::read_to_string(&lock).unwrap_or_default();
         let holder = holder.trim_matches(['\0', '\n', ' ']).to_owned();
