@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use guardian_contract::fault::Fault;
 use guardian_contract::file;
 use guardian_contract::ids::IdMaps;
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
@@ -40,12 +41,13 @@ pub(crate) struct Shown {
 /// follow one by one; those whose filesystem can't be mapped (procfs) come as they are.
 ///
 /// # Errors
-/// When the source's own filesystem can't be mapped: `EINVAL`; or is mapped already: `EPERM`.
+/// `Unsupported` when the source's own filesystem can't be mapped (`EINVAL`) or the source is
+/// mapped already (`EPERM`).
 pub(crate) fn clone(source: &Path, maps: &IdMaps, recursive: bool) -> anyhow::Result<Vec<Clone>> {
     let userns = userns::with_maps(maps)?;
     let mount = detached(source)?;
     sys::set_id_map(mount.as_fd(), userns.as_fd())
-        .with_context(|| format!("id-map {}", source.display()))?;
+        .with_context(|| Fault::unsupported(format!("{} can't be id-mapped", source.display())))?;
     let mut clones = vec![Clone { shown: Shown { path: PathBuf::new(), mapped: true }, mount }];
     if recursive {
         for below in mounts_below(source)? {

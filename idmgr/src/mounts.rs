@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use guardian_contract::depot::Handle;
-use guardian_contract::fault::Fault;
+use guardian_contract::fault::{Fault, Kind};
 use guardian_contract::ids::IdMaps;
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -18,7 +17,7 @@ use crate::record::{Mount, Record, Strategy};
 use crate::request::absolute;
 use crate::source::{self, Claim, Source};
 use crate::store::Store;
-use crate::translate::based;
+use crate::translate::{Translation, based};
 use crate::{mark, shift};
 
 /// `mount prepare`
@@ -168,7 +167,7 @@ fn make(store: &Store, request: &Prepare, maps: &IdMaps, mount: &mut Mount) -> a
             let mut entry = claim(store, request, maps, mount)?;
             // What belongs to the container already stays so.
             let owner = shift::owner(&mount.source)?;
-            let there = crate::translate::Translation::to_host(maps);
+            let there = Translation::to_host(maps);
             if entry.document.as_ref().is_some_and(|one| one.shifted.is_none())
                 && there.is_target(owner)
             {
@@ -177,7 +176,7 @@ fn make(store: &Store, request: &Prepare, maps: &IdMaps, mount: &mut Mount) -> a
             source::change_owners(&mut entry, &mount.source, maps).map(drop)
         }
         Wanted::Auto => match idmap(store, request, maps, mount) {
-            Err(error) if is_unsupported(&error) => {
+            Err(error) if Fault::of(&error).kind == Kind::Unsupported => {
                 mount.strategy = Strategy::None;
                 mount.shown.clone_from(&mount.source);
                 claim(store, request, maps, mount).map(drop)
@@ -193,20 +192,7 @@ fn idmap(store: &Store, request: &Prepare, maps: &IdMaps, mount: &mut Mount) -> 
     mount.shown = store.marks().join(name);
     // The claim is held while the mark is made, so that nobody takes it away meanwhile.
     let _entry = claim(store, request, maps, mount)?;
-    let unsupported =
-        || Fault::unsupported(format!("{} can't be id-mapped", mount.source.display()));
-    match mark::ensure(&mount.shown, &mount.source, maps, mount.recursive) {
-        Err(error) if is_unsupported(&error) => Err(error).with_context(unsupported),
-        done => done,
-    }
-}
-
-/// EINVAL: the filesystem can't; EPERM: it is mapped already, or not ours; ENOSYS: no such call.
-fn is_unsupported(error: &anyhow::Error) -> bool {
-    let of_io = error.chain().filter_map(|one| one.downcast_ref::<std::io::Error>());
-    let codes = of_io.filter_map(std::io::Error::raw_os_error);
-    let unsupported = [Errno::INVAL, Errno::PERM, Errno::NOSYS].map(Errno::raw_os_error);
-    codes.into_iter().any(|code| unsupported.contains(&code))
+    mark::ensure(&mount.shown, &mount.source, maps, mount.recursive)
 }
 
 fn claim(

@@ -44,7 +44,13 @@ pub(crate) fn shift(store: &Store, request: &Shift) -> anyhow::Result<Value> {
     if entry.document.is_none() {
         entry.document = Some(Source::new(&path));
     }
-    let result = source::change_owners(&mut entry, &path, &maps);
+    // To undo one that was cut off is to go back.
+    let opposite = turned(maps.clone());
+    let cut_off = entry.document.as_ref().and_then(|source| source.shifted.as_ref());
+    let result = match cut_off.is_some_and(|shifted| shifted.maps == opposite) {
+        true => source::restore_owners(&mut entry),
+        false => source::change_owners(&mut entry, &path, &maps),
+    };
     let is_undone = entry.document.as_ref().is_some_and(|source| source.shifted.is_none());
     if result.is_ok() || is_undone {
         entry.delete()?;

@@ -62,9 +62,13 @@ impl Visitor for Survey<'_> {
         if strangers.is_empty() {
             return Ok(());
         }
+        let path = match entry.path.as_os_str().is_empty() {
+            true => self.top.to_owned(),
+            false => self.top.join(entry.path),
+        };
         let message = format!(
             "{} has ids of the range it would be moved to ({}), and could not be moved back",
-            self.top.join(entry.path).display(),
+            path.display(),
             strangers.join(", ")
         );
         Err(Fault::invalid(message).into())

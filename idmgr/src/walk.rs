@@ -71,7 +71,7 @@ pub(crate) fn open_top(path: &Path) -> anyhow::Result<OwnedFd> {
 pub(crate) fn walk(top: &OwnedFd, visitor: &mut impl Visitor) -> anyhow::Result<()> {
     let mut path = PathBuf::new();
     let mut levels = Vec::new();
-    meet(top.as_fd(), c"", top.as_fd(), &path, visitor).context("top of the tree")?;
+    meet(top.as_fd(), c"", top.as_fd(), &path, visitor)?;
     levels.extend(level(top, c"")?);
     while let Some(current) = levels.last_mut() {
         let Some(name) = current.names.next() else {
