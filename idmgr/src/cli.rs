@@ -7,7 +7,7 @@ use guardian_contract::run::Answer;
 
 use crate::request::Request;
 use crate::store::Store;
-use crate::{call, probe, serve};
+use crate::{call, serve, userns};
 
 /// Give host ids to containers, and tell what this host can do about ownership
 #[derive(Debug, Parser)]
@@ -35,15 +35,9 @@ enum Verb {
         #[command(subcommand)]
         request: Request,
     },
-    /// One half of a probe: keep a new user namespace until stdin ends
+    /// Keep a new user namespace until stdin ends
     #[command(hide = true)]
     KeepUserns,
-    /// One half of a probe: mount overlays in a new mount namespace
-    #[command(hide = true)]
-    TryOverlays {
-        /// An empty directory on the filesystem in question
-        directory: PathBuf,
-    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -59,7 +53,6 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Answer> {
         Verb::Request(request) => Ok(Answer::Json(request.answer(&cli.store)?)),
         Verb::Serve { socket } => serve::serve(&socket.socket, &cli.store),
         Verb::Call { socket, request } => Ok(Answer::Text(call::call(&socket.socket, request)?)),
-        Verb::KeepUserns => probe::keep_userns(),
-        Verb::TryOverlays { directory } => probe::try_overlays(&directory),
+        Verb::KeepUserns => userns::keep(),
     }
 }

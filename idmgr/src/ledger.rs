@@ -20,6 +20,9 @@ pub(crate) struct Ledger {
     /// Who holds what.
     #[serde(default)]
     pub(crate) holders: BTreeMap<Handle, Holding>,
+    /// What others on this host use, as far as it was looked for.
+    #[serde(skip)]
+    pub(crate) foreign: Vec<Range>,
 }
 
 /// What one container holds: `size` host ids from `start` on, for users and groups alike.
@@ -36,7 +39,8 @@ pub(crate) struct Holding {
 }
 
 impl Holding {
-    fn range(&self) -> Range {
+    /// Returns the ids.
+    pub(crate) fn range(&self) -> Range {
         let start = u64::from(self.start);
         Range { start, end: start + u64::from(self.size) }
     }
@@ -72,6 +76,13 @@ impl Ledger {
         Ok(holding)
     }
 
+    /// Gives a container the ids that another one has, as its own until both are released.
+    pub(crate) fn join(&mut self, id: &Handle, other: &Handle) {
+        if let Some(held) = self.holders.get(other).copied() {
+            self.holders.insert(id.clone(), Holding { reused: true, ..held });
+        }
+    }
+
     /// Takes a container's ids back; tells whether it had any.
     pub(crate) fn release(&mut self, id: &Handle) -> bool {
         self.holders.remove(id).is_some()
@@ -79,7 +90,8 @@ impl Ledger {
 
     /// Returns the blocks of `ranges`, with those in use marked.
     pub(crate) fn blocks(&self, ranges: &[Range]) -> Blocks {
-        Blocks::new(ranges, self.holders.values().map(Holding::range))
+        let foreign = self.foreign.iter().copied();
+        Blocks::new(ranges, self.holders.values().map(Holding::range).chain(foreign))
     }
 
     fn fresh(&mut self, ranges: &[Range], request: &Allocate, size: u32) -> Result<Holding, Fault> {

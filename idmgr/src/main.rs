@@ -5,17 +5,39 @@
 //! can be killed at any moment.
 
 mod allocate;
+mod attach;
 mod block;
 mod call;
 mod cli;
+mod container;
+mod copy;
+mod entry;
+mod inode;
 mod ledger;
+mod live;
+mod mark;
 mod maximus;
+mod mounts;
+mod overlay;
+mod owner;
 mod probe;
 mod range;
+mod record;
+mod recover;
+mod reown;
 mod request;
+mod rootfs;
 mod serve;
+mod shift;
+mod show;
+mod source;
 mod store;
+mod subid;
 mod sys;
+mod translate;
+mod userns;
+mod volume;
+mod walk;
 
 fn main() -> std::process::ExitCode {
     guardian_contract::run::run("idmgr", cli::run)

@@ -18,6 +18,17 @@ pub(crate) fn maps(overrides: &Overrides) -> anyhow::Result<IdMaps> {
     })
 }
 
+/// Returns the maps of a container whose ids are the host's own: a user namespace only in name.
+pub(crate) fn identity() -> anyhow::Result<IdMaps> {
+    let map = |path: &str| -> anyhow::Result<Vec<IdMapping>> {
+        let host = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+        let last = maximus(&host).context("this process has no ids")?;
+        let size = last.checked_add(1).context("the host has too many ids")?;
+        Ok(vec![IdMapping { container_id: 0, host_id: 0, size }])
+    };
+    Ok(IdMaps { uid: map("/proc/self/uid_map")?, gid: map("/proc/self/gid_map")? })
+}
+
 /// `host` is the text of a /proc/PID/uid_map. A length of 0 means all ids from `start` to below
 /// the highest one.
 fn map(host: &str, start: u32, length: u32) -> Result<Vec<IdMapping>, Fault> {

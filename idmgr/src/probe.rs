@@ -11,15 +11,14 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::request::Overrides;
 use crate::store::Store;
-use crate::sys;
+use crate::{maximus, sys, userns};
 
 mod idmap;
 mod overlay;
-mod userns;
 
-pub(crate) use overlay::try_overlays;
-pub(crate) use userns::keep as keep_userns;
+pub(crate) use idmap::clone_mapped;
 
 /// The answer.
 #[derive(Debug, Serialize)]
@@ -64,13 +63,15 @@ pub(crate) fn probe(store: &Store, directories: &[PathBuf]) -> anyhow::Result<Va
         let _ = guardian_contract::file::private_dir(&store.state_dir);
         directories.push(store.state_dir.clone());
     }
-    let userns = userns::make();
+    // gdn's map is the one that most containers get.
+    let maps = maximus::maps(&Overrides::gdn())?;
+    let userns = userns::with_maps(&maps);
     let shown = userns.as_ref().map_err(|error| format!("{error:#}"));
     let idmap: BTreeMap<_, _> = directories
         .iter()
         .map(|path| (path.clone(), idmap::probe(path, shown.as_ref().copied())))
         .collect();
-    let overlay = overlay::probe(&directories[0], userns.as_ref().ok());
+    let overlay = overlay::probe(&directories[0], userns.as_ref().ok(), &maps);
     let report = Report {
         kernel: nix::sys::utsname::uname()
             .map(|name| name.release().to_string_lossy().into_owned())

@@ -41,6 +41,12 @@ pub(crate) fn parse(text: &str, owner: &str, file: &str) -> Result<Vec<Range>, F
     Ok(merge(ranges))
 }
 
+/// Returns the ranges of everybody, as far as their lines are whole.
+pub(crate) fn all(text: &str) -> Vec<Range> {
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    lines.filter_map(|line| numbers(line.trim().split_once(':')?.1)).collect()
+}
+
 fn numbers(text: &str) -> Option<Range> {
     let (start, count) = text.split_once(':')?;
     let (start, count) = (start.parse::<u32>().ok()?, count.parse::<u32>().ok()?);

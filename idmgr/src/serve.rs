@@ -1,10 +1,15 @@
 //! `idmgr serve`: the verbs on a unix socket.
 //!
-//! One request per connection, one after the other: each takes a few milliseconds, and the ledger
-//! lets only one in at a time anyway. So there are no threads, and nothing is shared.
+//! One request per connection, each in a thread of its own, because a copy or a change of owners
+//! may take minutes. The threads share nothing: what they work on is on disk and locked there, as
+//! if they were processes. A caller that goes away stops nothing.
+//!
+//! Descriptors follow an answer that names them: one byte for every 64 of them, each with its share
+//! as `SCM_RIGHTS` (unix(7)).
 
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,8 +26,10 @@ use serde::{Deserialize, Serialize};
 use crate::request::Request;
 use crate::store::Store;
 
+pub(crate) mod passing;
+
 /// Both ends must be one build; this tells them apart better than bytes that don't decode.
-pub(crate) const PROTOCOL: u16 = 1;
+pub(crate) const PROTOCOL: u16 = 2;
 /// How long a silent caller is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -35,7 +42,8 @@ pub(crate) struct Message {
     pub(crate) request: Request,
 }
 
-/// What the server answers: the JSON that the verb prints, or why there is none.
+/// What the server answers: the JSON that the verb prints, or why there is none. Of `attach`, what
+/// the descriptors that follow show ([`crate::mark::Shown`]).
 pub(crate) type Reply = Result<String, Fault>;
 
 /// Serves until killed.
@@ -44,9 +52,13 @@ pub(crate) fn serve(socket: &Path, store: &Store) -> anyhow::Result<Answer> {
     let listener = listen(socket).with_context(|| format!("listen on {}", socket.display()))?;
     log::info("listening", &serde_json::json!({"socket": socket}));
     for stream in listener.incoming() {
-        if let Err(error) = stream.context("accept").and_then(|stream| answer(stream, store)) {
-            log::error("request", &serde_json::json!({"error": format!("{error:#}")}));
-        }
+        let store = store.clone();
+        let work = move || {
+            if let Err(error) = stream.context("accept").and_then(|stream| answer(stream, &store)) {
+                log::error("request", &serde_json::json!({"error": format!("{error:#}")}));
+            }
+        };
+        std::thread::Builder::new().spawn(work).context("start a thread")?;
     }
     Ok(Answer::Silent)
 }
@@ -103,16 +115,24 @@ fn answer(mut stream: Stream, store: &Store) -> anyhow::Result<()> {
         bail!("caller {caller:?} is not root");
     }
     let Some(message) = frame::receive::<Message>(&mut stream)? else { return Ok(()) };
-    frame::send(&mut stream, &reply(&message, store))
+    let (reply, descriptors) = match reply(&message, store) {
+        Ok((text, descriptors)) => (Ok(text), descriptors),
+        Err(error) => (Err(Fault::of(&error)), Vec::new()),
+    };
+    frame::send(&mut stream, &reply)?;
+    passing::send(&stream, &descriptors)
 }
 
-fn reply(message: &Message, store: &Store) -> Reply {
+fn reply(message: &Message, store: &Store) -> anyhow::Result<(String, Vec<OwnedFd>)> {
     if message.protocol != PROTOCOL {
         let text = format!("protocol {} is not {PROTOCOL}", message.protocol);
-        return Err(Fault::new(Kind::Unsupported, text));
+        return Err(Fault::new(Kind::Unsupported, text).into());
     }
-    match message.request.answer(store) {
-        Ok(value) => Ok(value.to_string()),
-        Err(error) => Err(Fault::of(&error)),
+    // A view belongs where the caller lives.
+    if let Request::Attach(request) = &message.request {
+        let (shown, mounts): (Vec<_>, Vec<_>) =
+            request.open()?.into_iter().map(|clone| (clone.shown, clone.mount)).unzip();
+        return Ok((serde_json::to_string(&shown)?, mounts));
     }
+    Ok((message.request.answer(store)?.to_string(), Vec::new()))
 }

@@ -2,14 +2,18 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use guardian_contract::depot::Handle;
 use guardian_contract::fault::Fault;
 use guardian_contract::file;
 
+use crate::entry::Entry;
 use crate::ledger::Ledger;
 use crate::range::{Range, common, parse};
+use crate::record::Record;
 
 /// The places on this host. Every program that works on one state directory must be told the same
 /// ones, so they are no part of a request.
@@ -18,15 +22,21 @@ pub(crate) struct Store {
     /// Directory of the state
     #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/idmgr")]
     pub(crate) state_dir: PathBuf,
+    /// Directory of marks, on a filesystem that is empty after a boot
+    #[arg(long, global = true, value_name = "DIR", default_value = "/run/idmgr")]
+    run_dir: PathBuf,
+    /// How many seconds somebody else's lock is waited for
+    #[arg(long, global = true, value_name = "S", default_value_t = 30)]
+    lock_timeout: u64,
     /// User whose subordinate ids are given away
     #[arg(long, global = true, value_name = "NAME", default_value = "root")]
-    owner: String,
+    pub(crate) owner: String,
     /// File of subordinate users
     #[arg(long, global = true, value_name = "FILE", default_value = "/etc/subuid")]
-    subuid: PathBuf,
+    pub(crate) subuid: PathBuf,
     /// File of subordinate groups
     #[arg(long, global = true, value_name = "FILE", default_value = "/etc/subgid")]
-    subgid: PathBuf,
+    pub(crate) subgid: PathBuf,
 }
 
 /// The ledger, locked. Dropping it unlocks; only [`Open::save`] changes what is on disk.
@@ -46,6 +56,58 @@ impl Open {
 }
 
 impl Store {
+    /// The entries of containers ([`crate::record`]).
+    pub(crate) fn containers(&self) -> PathBuf {
+        self.state_dir.join("containers")
+    }
+
+    /// The entries of mounted sources ([`crate::source`]).
+    pub(crate) fn sources(&self) -> PathBuf {
+        self.state_dir.join("sources")
+    }
+
+    /// Volumes: a directory for each container.
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.state_dir.join("volumes")
+    }
+
+    /// Marks ([`crate::mark`]).
+    pub(crate) fn marks(&self) -> PathBuf {
+        self.run_dir.join("marks")
+    }
+
+    /// Returns how long a lock is waited for.
+    pub(crate) fn patience(&self) -> Duration {
+        Duration::from_secs(self.lock_timeout)
+    }
+
+    /// Locks and reads what is known of a container.
+    ///
+    /// # Errors
+    /// As [`Entry::open`].
+    pub(crate) fn container(&self, id: &Handle) -> anyhow::Result<Entry<Record>> {
+        Entry::open(&self.containers().join(id.as_str()), self.patience())
+    }
+
+    /// The same for a container that has to be known.
+    ///
+    /// # Errors
+    /// `NotFound`, and as [`Entry::open`].
+    pub(crate) fn known(&self, id: &Handle) -> anyhow::Result<(Entry<Record>, Record)> {
+        let unknown = || Fault::not_found(format!("container '{id}' is not registered"));
+        if !self.containers().join(id.as_str()).is_dir() {
+            return Err(unknown().into());
+        }
+        let entry = self.container(id)?;
+        match entry.document.clone() {
+            Some(record) => Ok((entry, record)),
+            None => {
+                entry.delete()?;
+                Err(unknown().into())
+            }
+        }
+    }
+
     /// Locks and reads the ledger; waits for others. The kernel drops the lock of a killed holder.
     pub(crate) fn open(&self) -> anyhow::Result<Open> {
         let directory = self.state_dir.join("subid");

@@ -26,16 +26,27 @@ const MOUNT_SETATTR: libc::c_long = 442;
 /// The kernel's: EINVAL where the filesystem can't, EPERM where it was done already.
 pub(crate) fn set_id_map(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> io::Result<()> {
     let userns_fd = u64::try_from(userns.as_raw_fd()).map_err(io::Error::other)?;
-    let attr = MountAttr { set: MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, userns_fd };
+    set(mount, &MountAttr { set: MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, userns_fd })
+}
+
+/// Cuts a detached mount off from the mount it is a clone of.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn make_private(mount: BorrowedFd<'_>) -> io::Result<()> {
+    set(mount, &MountAttr { set: 0, clear: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 })
+}
+
+fn set(mount: BorrowedFd<'_>, attr: &MountAttr) -> io::Result<()> {
     // SAFETY: the path is a constant empty C string, `attr` lives through the call and its size is
-    // passed beside it; both descriptors are borrowed and so stay open.
+    // passed beside it; the descriptors are borrowed and so stay open.
     let result = unsafe {
         libc::syscall(
             MOUNT_SETATTR,
             mount.as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<MountAttr>(),
         )
     };

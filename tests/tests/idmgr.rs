@@ -8,13 +8,30 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use guardian_tests::patience::patience;
 
 use serde_json::{Value, json};
+
+#[path = "idmgr/kill.rs"]
+mod kill;
+#[path = "idmgr/life.rs"]
+mod life;
+#[path = "idmgr/mount.rs"]
+mod mount;
+#[path = "idmgr/overlay.rs"]
+mod overlay;
+#[path = "idmgr/shift.rs"]
+mod shift;
+#[path = "idmgr/subid.rs"]
+mod subid;
+#[path = "idmgr/tree.rs"]
+mod tree;
+#[path = "idmgr/volume.rs"]
+mod volume;
 
 /// A state directory and subordinate id files of their own.
 struct Bench(tempfile::TempDir);
@@ -36,17 +53,39 @@ impl Bench {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release").to_owned();
-        let directory = std::env::var("GUARDIAN_BIN_DIR").unwrap_or(default);
-        let mut command = Command::new(Path::new(&directory).join("idmgr"));
+        let mut command = Command::new(guardian_tests::host::bin_dir().join("idmgr"));
         command.arg("--state-dir").arg(self.path("state"));
-        command.arg("--subuid").arg(self.path("subid")).arg("--subgid").arg(self.path("subid"));
+        command.arg("--run-dir").arg(self.path("run"));
+        command.arg("--subuid").arg(self.path("subid"));
+        // A flag of the caller comes last, and counts.
+        if !arguments.contains(&"--subgid") {
+            command.arg("--subgid").arg(self.path("subid"));
+        }
         command.args(arguments);
         command
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
+    }
+
+    /// Runs a verb that has to succeed, its words separated by blanks, below our directory.
+    fn ok(&self, line: &str) -> Value {
+        let words: Vec<&str> = line.split(' ').collect();
+        ok(self.command(&words).current_dir(self.0.path()).output().unwrap())
+    }
+
+    /// Runs a verb that has to fail, and returns kind and message.
+    fn fails(&self, line: &str) -> (String, String) {
+        let words: Vec<&str> = line.split(' ').collect();
+        failed(&self.command(&words).current_dir(self.0.path()).output().unwrap())
+    }
+
+    /// Lists what is mounted below our directory.
+    fn mounts(&self) -> Vec<PathBuf> {
+        let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let points = text.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+        points.filter(|point| point.starts_with(self.0.path())).collect()
     }
 
     fn allocate(&self, id: &str, policy: &str) -> Output {
@@ -63,6 +102,15 @@ impl Bench {
             std::thread::sleep(Duration::from_millis(5));
         }
         Server(child)
+    }
+}
+
+/// What a failed test has mounted must not stay.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        for point in self.mounts().iter().rev() {
+            let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
+        }
     }
 }
 

@@ -15,6 +15,7 @@ fn request(id: usize, policy: Policy, blocks: u32) -> Allocate {
         policy,
         size: blocks * BLOCK,
         exhausted: Exhausted::Fail,
+        verify: false,
         overrides: Default::default(),
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn probe(path: &Path, userns: Result<&File, &String>) -> Report {
 
 /// Returns a detached mount of `path` alone (not of mounts beneath it), seen through the map of
 /// `userns`.
-pub(super) fn clone_mapped(path: &Path, userns: &impl AsFd) -> anyhow::Result<OwnedFd> {
+pub(crate) fn clone_mapped(path: &Path, userns: &impl AsFd) -> anyhow::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let name = path.display();
     let mount =

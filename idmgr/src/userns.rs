@@ -6,23 +6,21 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, ensure};
-use guardian_contract::ids::IdMapping;
+use guardian_contract::ids::{IdMapping, IdMaps};
 use guardian_contract::run::Answer;
 use nix::sched::{CloneFlags, unshare};
-
-use crate::maximus;
-use crate::request::Overrides;
 
 /// What the child says from within.
 const ENTERED: &str = "entered";
 
-/// Makes a user namespace with gdn's map, which is the one that most containers get.
+/// Makes a user namespace with these maps.
 ///
 /// A process can't map itself to more than one id and can't leave a namespace again, so a child
 /// of ours goes in and we write its maps.
-pub(super) fn make() -> anyhow::Result<File> {
-    let overrides = Overrides { uid_map_start: 1, gid_map_start: 1, ..Overrides::default() };
-    let maps = maximus::maps(&overrides)?;
+///
+/// # Errors
+/// When the kernel makes no user namespace or refuses the maps.
+pub(crate) fn with_maps(maps: &IdMaps) -> anyhow::Result<File> {
     let mut child = Command::new("/proc/self/exe")
         .arg("keep-userns")
         .stdin(Stdio::piped())
