@@ -15,7 +15,7 @@ use crate::http::head::Head;
 use crate::http::reply::Reply;
 use crate::http::wire::Wire;
 use crate::router::{self, Found, Route};
-use crate::{files, route, takeover, telemetry};
+use crate::{files, pull, route, takeover, telemetry};
 
 /// What a connection needs to know of the server.
 #[derive(Debug, Clone)]
@@ -106,6 +106,16 @@ async fn answer(context: &Context, head: &Head, mut wire: Wire) -> Option<Wire> 
     }
     let (start, _in_flight) = (Instant::now(), telemetry::REQUESTS_IN_FLIGHT.hold());
     let reply = match request.route {
+        Route::Pull => {
+            let bytes = body.whole(&mut wire.reader).await.ok()?;
+            match pull::begin(context, &bytes).await {
+                Ok(pull) => {
+                    pull.serve(context, wire).await;
+                    return None;
+                }
+                Err(error) => Reply::error(&error),
+            }
+        }
         Route::Events => {
             stream::serve(context, &request, wire).await;
             return None;

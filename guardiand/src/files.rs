@@ -17,7 +17,7 @@ use crate::container::Container;
 use crate::container::grace::Hold;
 use crate::guardian::{Guardian, api_error};
 use crate::http::body::Body;
-use crate::http::reply::{Reply, send_chunked_head};
+use crate::http::reply::{Reply, send_chunked_head, send_last_chunk};
 use crate::http::wire::Wire;
 use crate::invoke::Outcome;
 
@@ -146,8 +146,7 @@ async fn send(
     }
     let status = child.wait().await?;
     anyhow::ensure!(status.success(), "nstar: {status}");
-    wire.writer.write_all(b"0\r\n\r\n").await?;
-    wire.writer.flush().await?;
+    send_last_chunk(&mut wire.writer).await?;
     Ok(())
 }
 

@@ -17,6 +17,7 @@ mod invoke;
 mod oom;
 mod plugin;
 mod process;
+mod pull;
 mod route;
 mod router;
 mod server;

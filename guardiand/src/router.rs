@@ -41,6 +41,7 @@ pub(crate) enum Route {
     Alive,
     Ready,
     Top,
+    Pull,
 }
 
 impl Route {
@@ -90,8 +91,9 @@ const ROUTES: [(&str, &str, Route); 28] = [
 ];
 
 /// Routes that Garden does not have.
-const OURS: [(&str, &str, Route); 7] = [
+const OURS: [(&str, &str, Route); 8] = [
     ("GET", "/events", Route::Events),
+    ("POST", "/images/pull", Route::Pull),
     ("GET", "/metrics", Route::Scrape),
     ("GET", "/healthz", Route::Alive),
     ("GET", "/readyz", Route::Ready),

@@ -33,6 +33,8 @@ mod passed;
 mod pea;
 #[path = "garden/process.rs"]
 mod process;
+#[path = "garden/pull.rs"]
+mod pull;
 #[path = "garden/restart.rs"]
 mod restart;
 #[path = "garden/stats.rs"]

@@ -4,13 +4,13 @@ use std::io;
 
 use guardian_contract::log;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::Event;
 use crate::connection::{Context, Request};
-use crate::http::reply::send_chunked_head;
+use crate::http::reply::{send_chunked_head, send_last_chunk, send_line};
 use crate::http::wire::{Reader, Wire, Writer};
 use crate::telemetry;
 
@@ -30,7 +30,7 @@ pub(crate) async fn serve(context: &Context, request: &Request, mut wire: Wire) 
         () = gone(&mut wire.reader) => return,
         () = context.stopped() => Ok(()),
     };
-    if sent.is_ok() && wire.writer.write_all(b"0\r\n\r\n").await.is_ok() {
+    if sent.is_ok() && send_last_chunk(&mut wire.writer).await.is_ok() {
         wire.linger().await;
     }
 }
@@ -42,7 +42,7 @@ async fn send(
     writer: &mut Writer,
 ) -> io::Result<()> {
     loop {
-        let mut line = match events.recv().await {
+        let line = match events.recv().await {
             Ok(event) if !is_wanted(&event) => continue,
             Ok(event) => serde_json::to_vec(&event)?,
             Err(RecvError::Lagged(count)) => {
@@ -52,17 +52,12 @@ async fn send(
             }
             Err(RecvError::Closed) => return Ok(()),
         };
-        line.push(b'\n');
-        let mut chunk = format!("{:x}\r\n", line.len()).into_bytes();
-        chunk.extend_from_slice(&line);
-        chunk.extend_from_slice(b"\r\n");
-        writer.write_all(&chunk).await?;
-        writer.flush().await?;
+        send_line(writer, line).await?;
     }
 }
 
 /// Returns when the client is gone; whatever else it says is ignored.
-async fn gone(reader: &mut Reader) {
+pub(crate) async fn gone(reader: &mut Reader) {
     let mut waste = [0; 256];
     while matches!(reader.read(&mut waste).await, Ok(length) if length > 0) {}
 }
@@ -71,6 +66,7 @@ async fn gone(reader: &mut Reader) {
 mod tests {
     use super::*;
     use crate::event::{Events, Kind};
+    use tokio::io::AsyncWriteExt;
 
     /// Returns the lines of a chunked body.
     fn lines(body: &str) -> Vec<serde_json::Value> {

@@ -3,6 +3,7 @@
 mod container;
 mod parse;
 mod process;
+mod pull;
 mod rule;
 mod update;
 mod watch;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 pub(crate) use container::{ContainerArgs, CreateArgs};
 pub(crate) use parse::Place;
 pub(crate) use process::{AttachArgs, ExecArgs, RunArgs};
+pub(crate) use pull::PullArgs;
 pub(crate) use rule::NetOutArgs;
 pub(crate) use update::UpdateArgs;
 pub(crate) use watch::{EventsArgs, StatsArgs};
@@ -106,6 +108,8 @@ pub(crate) enum Verb {
     Stats(StatsArgs),
     /// Print the processes in a container
     Top(HandleArgs),
+    /// Get an image into the server's store before a container asks for it
+    Pull(PullArgs),
     /// Print what the server can hold
     Capacity,
     /// Check that the server answers

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use guardian_contract::control;
 use guardian_contract::garden::{
-    self, ContainerSpec, LimitsChange, NetIn, NetOutRule, ProcessSpec,
+    self, ContainerSpec, ImageRef, LimitsChange, NetIn, NetOutRule, ProcessSpec,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
@@ -131,6 +131,16 @@ impl Client {
     pub(crate) fn stop(&self, handle: &str, kill: bool) -> anyhow::Result<()> {
         let body = encode(&json!({ "kill": kill }))?;
         self.call("PUT", &of(handle, "stop"), Some(&body)).map(drop)
+    }
+
+    /// Pulls an image; the answer tells how far that is, a line each.
+    pub(crate) fn pull(&self, image: &ImageRef, privileged: bool) -> anyhow::Result<Body> {
+        let mut ask = serde_json::to_value(image)?;
+        ask["privileged"] = privileged.into();
+        let body = encode(&ask)?;
+        let payload = Payload::Json(&body);
+        let request = Request { method: "POST", path: "/images/pull", payload, hijack: false };
+        Ok(http::exchange(&self.target, request)?.success()?.body())
     }
 
     pub(crate) fn change_limits(

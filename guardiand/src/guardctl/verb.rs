@@ -7,6 +7,7 @@ mod network;
 mod process;
 mod property;
 mod ps;
+mod pull;
 mod stats;
 mod top;
 mod update;
@@ -59,6 +60,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Verb::Events(args) => events::events(&client, &args),
         Verb::Stats(args) => stats::stats(&client, &args, cli.json),
         Verb::Top(args) => top::top(&client, &args.handle, cli.json),
+        Verb::Pull(args) => pull::pull(&client, &args, cli.json),
         Verb::Capacity => container::capacity(&client, cli.json),
         Verb::Ping => client.ping(),
     };

@@ -133,6 +133,22 @@ pub(crate) async fn send_chunked_head(writer: &mut Writer, content_type: &str) -
     writer.write_all(head.as_bytes()).await
 }
 
+/// Sends one line of a body in chunks, at once.
+pub(crate) async fn send_line(writer: &mut Writer, mut line: Vec<u8>) -> io::Result<()> {
+    line.push(b'\n');
+    let mut chunk = format!("{:x}\r\n", line.len()).into_bytes();
+    chunk.extend_from_slice(&line);
+    chunk.extend_from_slice(b"\r\n");
+    writer.write_all(&chunk).await?;
+    writer.flush().await
+}
+
+/// Ends a body in chunks.
+pub(crate) async fn send_last_chunk(writer: &mut Writer) -> io::Result<()> {
+    writer.write_all(b"0\r\n\r\n").await?;
+    writer.flush().await
+}
+
 fn status_line(status: u16) -> String {
     let reason = match status {
         200 => "OK",

@@ -1,5 +1,6 @@
 //! Calls of the image plugins: one for unprivileged containers, one for privileged ones.
 
+mod pull;
 mod stats;
 
 use std::ffi::OsString;
