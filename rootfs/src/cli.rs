@@ -1,5 +1,6 @@
 //! Command line of `rootfs`: grootfs' names where grootfs has them.
 
+mod grootfs;
 mod login;
 
 use std::fs::OpenOptions;
@@ -10,7 +11,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use guardian_contract::depot::Handle;
 use guardian_contract::fault::Fault;
-use guardian_contract::file::private_dir;
+use guardian_contract::file::{private_dir, read_json, replace_json};
 use guardian_contract::ids::{IdMapping, IdMaps};
 use guardian_contract::image::Capacity;
 use guardian_contract::log::{self, Level};
@@ -57,7 +58,7 @@ pub struct Cli {
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Log lines below this level are dropped [default: error]
-    #[arg(long, value_enum, value_name = "LEVEL", global = true)]
+    #[arg(long, value_enum, value_name = "LEVEL", global = true, ignore_case = true)]
     log_level: Option<Level>,
     /// Append log lines to this file instead of writing them to stderr
     #[arg(long, value_name = "FILE", global = true)]
@@ -65,6 +66,8 @@ pub struct Cli {
     /// Show owners in this way only, instead of in the best one that works
     #[arg(long, value_enum, value_name = "WAY", global = true)]
     overlay: Option<Way>,
+    #[command(flatten)]
+    _helpers: grootfs::Helpers,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -126,7 +129,14 @@ enum Verb {
         json: bool,
     },
     /// Make the store; id mappings given here hold for every create without any
-    InitStore,
+    InitStore {
+        /// Bytes that the store is said to have; 0 is what its filesystem has
+        #[arg(long, value_name = "BYTES", default_value_t = 0)]
+        store_size_bytes: u64,
+        /// grootfs' loop device had this
+        #[arg(long, hide = true)]
+        with_direct_io: bool,
+    },
     /// Remove the store with all its images
     DeleteStore,
     #[command(name = userns::VERB, hide = true)]
@@ -159,10 +169,15 @@ struct Create {
     /// Append what the cleaning has to say to this file
     #[arg(long, value_name = "FILE")]
     clean_log_file: Option<PathBuf>,
+    /// Take layers of an image layout without a look at their digests
+    #[arg(long)]
+    skip_layer_validation: bool,
+    #[command(flatten)]
+    _mounting: grootfs::Mounting,
     #[command(flatten)]
     login: Login,
-    /// Path of a tar file, file:///FILE, oci:///DIRECTORY[:TAG], docker://[HOST]/NAME[:TAG] or
-    /// raw:///DIRECTORY
+    /// Path of a tar file, file:///FILE, oci:///DIRECTORY[:TAG], docker://[HOST]/NAME[:TAG],
+    /// preloaded+layer:///FILE?layer=URL&layer_path=DIR&layer_digest=HEX or raw:///DIRECTORY
     uri: String,
     /// Name of the new image
     id: String,
@@ -209,7 +224,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Answer> {
     let layer_bytes = cli.max_layer_bytes;
     match cli.verb {
         Verb::Create(request) => {
-            let access = cli.registries.access(&request.login, &config)?;
+            let mut access = cli.registries.access(&request.login, &config)?;
+            access.skip_layer_validation |= request.skip_layer_validation;
             let show = maps::choose(&store, Show { maps, way: cli.overlay })?;
             run_create(&store, &show, &config, layer_bytes, &request, &access)
         }
@@ -240,9 +256,12 @@ pub fn run(cli: Cli) -> anyhow::Result<Answer> {
         Verb::Df { json: false } => Ok(Answer::Text(df::df(&store)?.table())),
         Verb::Prune { json: true } => Answer::json(&prune::prune(&store)?),
         Verb::Prune { json: false } => Ok(Answer::Text(prune::prune(&store)?.to_string())),
-        Verb::InitStore => {
+        Verb::InitStore { store_size_bytes, with_direct_io: _ } => {
             store.create()?;
             maps::record(&store, &maps)?;
+            if store_size_bytes > 0 {
+                replace_json(&store.size(), &store_size_bytes)?;
+            }
             Ok(Answer::Silent)
         }
         Verb::DeleteStore => image::delete_store(&store).map(|()| Answer::Silent),
@@ -339,8 +358,9 @@ fn list(store: &Store) -> anyhow::Result<Answer> {
 
 /// The operator's word, as in grootfs, or else what the filesystem says.
 fn capacity(store: &Store, configured: u64) -> anyhow::Result<Answer> {
-    if configured > 0 {
-        return Answer::json(&Capacity { capacity: configured });
+    let recorded = read_json(&store.size())?.unwrap_or_default();
+    if let Some(capacity) = [configured, recorded].into_iter().find(|size| *size > 0) {
+        return Answer::json(&Capacity { capacity });
     }
     private_dir(store.root())?;
     let filesystem = rustix::fs::statvfs(store.root())?;

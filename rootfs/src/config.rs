@@ -2,8 +2,7 @@
 //!
 //! A flag wins over the file. What grootfs has and we don't need is read and means nothing here:
 //! its helpers (`tardis_bin`, `newuidmap_bin`, `newgidmap_bin`), `metron_endpoint`, the loop device
-//! of its store (`init.with_direct_io`), `create.without_mount` (an image is always mounted) and
-//! `create.skip_layer_validation` (a layer is always what its digest says).
+//! of its store (`init.with_direct_io`), and `create.without_mount` (an image is always mounted).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +14,7 @@ use serde::de::IgnoredAny;
 
 use crate::clean;
 
-const WITHOUT_MEANING: [&str; 9] = [
+const WITHOUT_MEANING: [&str; 8] = [
     "tardis_bin",
     "newuidmap_bin",
     "newgidmap_bin",
@@ -23,7 +22,6 @@ const WITHOUT_MEANING: [&str; 9] = [
     // Written by the BOSH job for grootfs, which does not know it either.
     "log_timestamp_format",
     "create.without_mount",
-    "create.skip_layer_validation",
     "create.remote_layer_client_certificates_path",
     "init.with_direct_io",
 ];
@@ -37,6 +35,8 @@ pub(crate) struct Config {
     pub(crate) exclude_image_from_quota: bool,
     pub(crate) disk_limit_bytes: u64,
     pub(crate) with_clean: bool,
+    /// Whether layers of an image layout are taken without a look at their digests.
+    pub(crate) skip_layer_validation: bool,
     /// `HOST[:PORT]`.
     pub(crate) insecure_registries: Vec<String>,
     pub(crate) clean_log_file: Option<PathBuf>,
@@ -92,6 +92,7 @@ impl Config {
             exclude_image_from_quota: create.exclude_image_from_quota,
             disk_limit_bytes: disk_limit(create.disk_limit_size_bytes)?,
             with_clean: create.with_clean,
+            skip_layer_validation: create.skip_layer_validation,
             insecure_registries: create.insecure_registries,
             clean_log_file: create.clean_log_file,
             clean_threshold_bytes: clean::threshold(clean.threshold_bytes)?,
@@ -136,6 +137,7 @@ struct Create {
     exclude_image_from_quota: bool,
     disk_limit_size_bytes: i64,
     with_clean: bool,
+    skip_layer_validation: bool,
     insecure_registries: Vec<String>,
     clean_log_file: Option<PathBuf>,
     #[serde(flatten)]

@@ -132,7 +132,7 @@ fn fill(
     show: &Show,
     limit: Limit,
 ) -> anyhow::Result<()> {
-    if !found.origin.is_empty() {
+    if found.is_remote() {
         limit.check_archives(&found.layers)?;
     }
     let lower = found.layers.iter().rev().map(|layer| layer.chain_id.clone()).collect();

@@ -11,6 +11,7 @@ use std::path::Path;
 use crate::archive::read::Reader;
 use crate::digest;
 use crate::layout;
+use crate::store::Store;
 use crate::unpack::Unpacker;
 
 /// Bytes that an archive may unpack to here.
@@ -74,7 +75,8 @@ pub fn layout(documents: &[u8]) {
 }
 
 fn check(directory: &Path, tag: Option<&str>) {
-    let Ok(image) = layout::image(directory, tag) else { return };
+    let Ok(store) = Store::at(&directory.join("store")) else { return };
+    let Ok(image) = layout::image(directory, tag, &store, true) else { return };
     assert!(!image.layers.is_empty());
     for layer in image.layers {
         // It becomes a file name.
@@ -171,6 +173,12 @@ mod tests {
             fs::write(blobs.join(&digests[digests.len() - 1]), text).unwrap();
         }
         fs::write(directory.path().join("index.json"), named(index.as_bytes(), &digests)).unwrap();
-        assert_eq!(layout::image(directory.path(), None).unwrap().layers.len(), 1);
+        assert_eq!(
+            layout::image(directory.path(), None, &Store::at(directory.path()).unwrap(), true)
+                .unwrap()
+                .layers
+                .len(),
+            1
+        );
     }
 }

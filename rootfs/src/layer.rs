@@ -35,6 +35,8 @@ pub(crate) struct Layer {
     pub(crate) chain_id: String,
     /// The archive.
     pub(crate) blob: Blob,
+    /// The directory of the layers below that the archive is unpacked in; mostly the root.
+    pub(crate) base: PathBuf,
 }
 
 /// A layer's archive.
@@ -50,6 +52,8 @@ pub(crate) struct Blob {
     pub(crate) diff_id: Option<String>,
     /// How the archive is packed.
     pub(crate) packing: Packing,
+    /// Where else than in the image's registry it can be had.
+    pub(crate) urls: Vec<String>,
 }
 
 /// How an archive is packed.
@@ -125,6 +129,7 @@ impl Layer {
         }
         let mut unpacker = Unpacker::layer(root.try_clone()?, &lower, room);
         unpacker.adopt_root()?;
+        unpacker.move_to(&self.base)?;
         let recipe = store.recipe(&self.chain_id);
         let is_recorded = Cell::new(false);
         let file = File::create(&recipe).context("make recipe of layer")?;

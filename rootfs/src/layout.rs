@@ -5,22 +5,68 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use guardian_contract::fault::Fault;
-use oci_spec::image::{Descriptor, ImageIndex};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 
+use crate::digest;
+use crate::layer::{Blob, Layer};
 use crate::manifest::{self, Documents, MAX_DOCUMENT};
+use crate::registry::Origin;
 use crate::source::Image;
+use crate::store::Store;
 
 /// Where a tag stands in an index.
 const TAG: &str = "org.opencontainers.image.ref.name";
 
-/// Returns the image with this tag; without a tag, the only one or the one for this machine.
+/// Returns the image with this tag; without a tag, the only one or the one for this machine. A layer
+/// that the layout does not have is asked for where its descriptor says.
 ///
 /// # Errors
 /// When there is no such image, or it is not what it says.
-pub(crate) fn image(directory: &Path, tag: Option<&str>) -> anyhow::Result<Image> {
+pub(crate) fn image(
+    directory: &Path,
+    tag: Option<&str>,
+    store: &Store,
+    is_checked: bool,
+) -> anyhow::Result<Image> {
     let layout = Layout::at(directory)?;
-    let descriptor = layout.find(tag)?;
-    manifest::image(&layout, manifest::read(&layout, &descriptor)?)
+    let top = manifest::read(&layout, &layout.find(tag)?)?;
+    let document = manifest::choose(&layout, top)?;
+    let descriptors: ImageManifest = manifest::parse(&document.text, "image manifest")?;
+    let mut image = manifest::image(&layout, document)?;
+    for (layer, descriptor) in image.layers.iter_mut().zip(descriptors.layers()) {
+        let urls = descriptor.urls().clone().unwrap_or_default();
+        if !urls.is_empty() && !layer.blob.path.exists() {
+            send_for(&mut layer.blob, urls, store)?;
+        }
+        if !is_checked {
+            take_as_it_is(layer)?;
+        }
+    }
+    Ok(image)
+}
+
+fn send_for(blob: &mut Blob, urls: Vec<String>, store: &Store) -> anyhow::Result<()> {
+    let digest = blob.digest.as_deref().context("layer without a digest")?;
+    blob.path = store.blob(digest);
+    if blob.size == 0 {
+        blob.size = Origin::url(&urls[0])?.size()?;
+    }
+    blob.urls = urls;
+    Ok(())
+}
+
+/// The layout's word does not count, so its layer must never be taken for one that was checked: its
+/// name in the store is another. What comes from elsewhere is still checked against its digest.
+fn take_as_it_is(layer: &mut Layer) -> anyhow::Result<()> {
+    layer.chain_id = digest::of(format!("unchecked {}", layer.chain_id));
+    layer.blob.diff_id = None;
+    if layer.blob.urls.is_empty() {
+        let path = &layer.blob.path;
+        let told = || format!("look at {}", path.display());
+        layer.blob.size = std::fs::metadata(path).with_context(told)?.len();
+        layer.blob.digest = None;
+    }
+    Ok(())
 }
 
 fn tagged<'a>(index: &'a ImageIndex, tag: &str) -> anyhow::Result<&'a Descriptor> {

@@ -37,6 +37,7 @@ pub mod ocitar;
 mod overlay;
 mod owner;
 mod pack;
+mod preloaded;
 mod progress;
 mod prune;
 mod pull;

@@ -14,6 +14,7 @@ use oci_spec::image::{
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
+use crate::beneath::contained;
 use crate::digest;
 use crate::layer::{Blob, Layer, Packing};
 use crate::source::Image;
@@ -24,6 +25,9 @@ pub(crate) const MAX_DOCUMENT: u64 = 4 << 20;
 const MAX_DEPTH: usize = 4;
 /// Overlay takes at most 500 lower directories (`OVL_MAX_STACK`).
 const MAX_LAYERS: usize = 500;
+
+/// Where gdn says in which directory a layer is to be unpacked.
+const BASE_DIRECTORY: &str = "org.cloudfoundry.experimental.image.base-directory";
 
 /// Media types of an index, OCI's and Docker's.
 pub(crate) const INDEXES: [&str; 2] = [
@@ -238,6 +242,11 @@ fn layers(
             }
             None => diff_id.clone(),
         };
+        let base = base(descriptor)?;
+        let chain_id = match base.as_os_str().is_empty() {
+            true => chain_id,
+            false => digest::of(format!("{chain_id} {}", base.display())),
+        };
         let digits = sha256(descriptor)?;
         let blob = Blob {
             path: documents.archive(&digits),
@@ -245,10 +254,20 @@ fn layers(
             size: descriptor.size(),
             diff_id: Some(diff_id),
             packing: packing(descriptor.media_type())?,
+            // Of a layer that is elsewhere: only who has the image on this disk may send us there.
+            urls: Vec::new(),
         };
-        layers.push(Layer { chain_id, blob });
+        layers.push(Layer { chain_id, blob, base });
     }
     Ok(layers)
+}
+
+/// The directory in which a layer is unpacked, by gdn's own annotation.
+fn base(descriptor: &Descriptor) -> anyhow::Result<PathBuf> {
+    let annotations = descriptor.annotations().as_ref();
+    let path = annotations.and_then(|all| all.get(BASE_DIRECTORY)).map_or("", String::as_str);
+    let path = contained(path.as_bytes());
+    path.ok_or_else(|| Fault::invalid("base directory of a layer is not a path").into())
 }
 
 /// A layer's packing by its media type, OCI's or Docker's.

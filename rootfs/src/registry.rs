@@ -10,6 +10,7 @@ mod challenge;
 mod client;
 mod docker_config;
 pub(crate) mod download;
+mod origin;
 mod partial;
 pub(crate) mod push;
 mod reference;
@@ -26,6 +27,7 @@ use serde_json::json;
 pub(crate) use access::{Access, Credentials, Mirror, Secret};
 pub(crate) use client::Client;
 pub(crate) use docker_config::DockerConfig;
+pub(crate) use origin::Origin;
 pub(crate) use reference::Reference;
 
 use crate::digest;

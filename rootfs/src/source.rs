@@ -9,6 +9,7 @@ use guardian_contract::fault::Fault;
 use crate::digest;
 use crate::layer::{Blob, Layer, Packing};
 use crate::layout;
+use crate::preloaded::Preloaded;
 use crate::progress::Progress;
 use crate::registry::download::{self, Download};
 use crate::registry::{self, Access, Client, Reference};
@@ -23,6 +24,8 @@ pub(crate) enum Source {
     Layout(PathBuf, Option<String>),
     /// An image in a registry.
     Registry(Reference),
+    /// A tar file with a layer from elsewhere over it.
+    Preloaded(Preloaded),
     /// A directory used as it is.
     Raw(PathBuf),
 }
@@ -48,10 +51,15 @@ impl Image {
         store: &Store,
         progress: &Progress,
     ) -> anyhow::Result<Vec<Download>> {
-        match self.origin.is_empty() {
-            false => download::all(&self.origin, store, &self.layers, progress),
-            true => Ok(Vec::new()),
+        match self.is_remote() {
+            true => download::all(&self.origin, store, &self.layers, progress),
+            false => Ok(Vec::new()),
         }
+    }
+
+    /// Tells whether any of it has to come from elsewhere.
+    pub(crate) fn is_remote(&self) -> bool {
+        !self.origin.is_empty() || self.layers.iter().any(|layer| !layer.blob.urls.is_empty())
     }
 }
 
@@ -71,6 +79,7 @@ impl Source {
             "file" => Ok(Self::Tar(path.into())),
             "raw" => Ok(Self::Raw(path.into())),
             "oci" => Ok(split_tag(path)),
+            "preloaded+layer" => Preloaded::parse(uri, rest).map(Self::Preloaded),
             "docker" => Reference::parse(uri, rest).map(Self::Registry),
             other => {
                 Err(Fault::unsupported(format!("image '{uri}': source '{other}' is not supported"))
@@ -86,8 +95,16 @@ impl Source {
     pub(crate) fn image(&self, store: &Store, access: &Access) -> anyhow::Result<Image> {
         match self {
             Self::Tar(path) => tar(path),
-            Self::Layout(path, tag) => layout::image(path, tag.as_deref()),
+            Self::Layout(path, tag) => {
+                layout::image(path, tag.as_deref(), store, !access.skip_layer_validation)
+            }
             Self::Registry(reference) => registry::image(reference, access, store),
+            Self::Preloaded(preloaded) => {
+                let mut image = tar(&preloaded.base)?;
+                let over = image.layers.last().map(|below| preloaded.layer(below, store));
+                image.layers.extend(over.transpose()?);
+                Ok(image)
+            }
             Self::Raw(_) => Ok(Image::default()),
         }
     }
@@ -114,9 +131,16 @@ fn tar(path: &Path) -> anyhow::Result<Image> {
         stat.size(),
         stat.ino()
     ));
-    let blob =
-        Blob { path, digest: None, size: stat.size(), diff_id: None, packing: Packing::Guess };
-    Ok(Image { layers: vec![Layer { chain_id, blob }], ..Image::default() })
+    let blob = Blob {
+        path,
+        digest: None,
+        size: stat.size(),
+        diff_id: None,
+        packing: Packing::Guess,
+        urls: Vec::new(),
+    };
+    let layer = Layer { chain_id, blob, base: PathBuf::new() };
+    Ok(Image { layers: vec![layer], ..Image::default() })
 }
 
 /// Takes `DIR[:TAG]` apart.
@@ -163,7 +187,7 @@ mod tests {
 
     #[test]
     fn what_comes_later_says_so_by_name() {
-        for uri in ["preloaded+layer:///x.tar", "http://x/y.tar"] {
+        for uri in ["preloaded:x", "http://x/y.tar"] {
             let fault = Fault::of(&Source::parse(uri).unwrap_err());
             assert_eq!(fault.kind, Kind::Unsupported, "{uri}");
             assert!(fault.message.contains(uri), "{}", fault.message);

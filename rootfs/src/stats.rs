@@ -19,5 +19,11 @@ pub(crate) fn stats(store: &Store, id: &Handle) -> anyhow::Result<Stats> {
     let info = image.info()?.ok_or_else(unknown)?;
     let exclusive_bytes_used = disk::used(store, &image, &info)?;
     let total_bytes_used = info.image_bytes + exclusive_bytes_used;
-    Ok(Stats { disk_usage: DiskUsage { total_bytes_used, exclusive_bytes_used } })
+    let disk_usage = DiskUsage {
+        total_bytes_used,
+        exclusive_bytes_used,
+        quota_size_bytes: info.limit_bytes,
+        committed_space_bytes: info.image_bytes + info.limit_bytes,
+    };
+    Ok(Stats { disk_usage })
 }

@@ -11,6 +11,7 @@
 //! STORE/locks/gate          held shared by who is about to use layers, alone by who collects them
 //! STORE/partial/CHAIN       a layer being unpacked, or what a dead process left of it
 //! STORE/maps.json           the id maps that `init-store` was given
+//! STORE/size.json           the size that it was given
 //! STORE/blobs/DIGEST        a layer's archive being downloaded, or what a dead process left of it
 //! STORE/projects/N          whose the project N of the filesystem is: a link with an image's id
 //! STORE/trash/…             images and layers being removed, or what a dead process left of them
@@ -111,6 +112,10 @@ impl Store {
 
     pub(crate) fn maps(&self) -> PathBuf {
         self.path("maps.json")
+    }
+
+    pub(crate) fn size(&self) -> PathBuf {
+        self.path("size.json")
     }
 
     pub(crate) fn partial(&self) -> PathBuf {

@@ -18,6 +18,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use guardian_contract::fault::Fault;
 
 use crate::archive::read::Reader;
 use crate::archive::{Entry, Kind};
@@ -44,6 +45,8 @@ pub(crate) struct Unpacker<'a> {
     /// The layers beneath this one, topmost first; a directory that the archive leaves out looks
     /// as it does there.
     lower: &'a [Beneath],
+    /// What all names of the archive are relative to.
+    base: PathBuf,
     /// Bytes of content that may still come.
     room: u64,
     /// Directories that may still be made without being told of.
@@ -92,6 +95,7 @@ impl<'a> Unpacker<'a> {
             root,
             rules,
             lower,
+            base: PathBuf::new(),
             room,
             implied: MAX_IMPLIED,
             parent: None,
@@ -100,6 +104,22 @@ impl<'a> Unpacker<'a> {
             recorder: None,
             is_recorded: None,
         }
+    }
+
+    /// Unpacks in a directory of the layers below instead of in the root.
+    ///
+    /// # Errors
+    /// `NotFound`, in grootfs' words, where they have none.
+    pub(crate) fn move_to(&mut self, base: &Path) -> anyhow::Result<()> {
+        if base.as_os_str().is_empty() {
+            return Ok(());
+        }
+        if !self.lower.iter().any(|layer| layer.dir(base).is_ok()) {
+            bail!(Fault::not_found("base directory not found in parent layer"));
+        }
+        self.open_or_make(base)?;
+        self.base = base.to_owned();
+        Ok(())
     }
 
     /// Writes a recipe of the archive; `is_whole` tells in the end whether there is one.
@@ -127,7 +147,7 @@ impl<'a> Unpacker<'a> {
     }
 
     fn member<R: BufRead>(&mut self, entry: &Entry, data: &mut Reader<R>) -> anyhow::Result<()> {
-        let path = contained(&entry.path).context("the name is not a path")?;
+        let path = self.base.join(contained(&entry.path).context("the name is not a path")?);
         if self.rules == Rules::Layer && self.take_whiteout(&path, entry)? {
             return Ok(());
         }

@@ -103,6 +103,10 @@ pub struct DiskUsage {
     pub total_bytes_used: u64,
     /// Own writes.
     pub exclusive_bytes_used: u64,
+    /// What own writes may come to; 0 is no limit.
+    pub quota_size_bytes: u64,
+    /// Image, and what own writes may come to.
+    pub committed_space_bytes: u64,
 }
 
 /// What `capacity` prints.

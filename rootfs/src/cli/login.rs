@@ -54,6 +54,7 @@ impl Registries {
             config: config.unwrap_or_default(),
             insecure: [self.insecure, own.insecure_registries.clone()].concat(),
             mirrors: self.mirrors,
+            skip_layer_validation: own.skip_layer_validation,
         })
     }
 }

@@ -100,6 +100,8 @@ pub(crate) struct Access {
     pub(crate) insecure: Vec<String>,
     /// Servers to be asked before the registry.
     pub(crate) mirrors: Vec<Mirror>,
+    /// Whether layers of an image layout are taken without a look at their digests; nothing else is.
+    pub(crate) skip_layer_validation: bool,
 }
 
 /// A server to be asked for an image.

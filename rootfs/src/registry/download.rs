@@ -18,6 +18,7 @@ use guardian_contract::file::private_dir;
 use guardian_contract::log;
 
 use super::client::Client;
+use super::origin::Origin;
 use super::partial::Partial;
 use crate::held::is_still;
 use crate::layer::{Blob, Layer};
@@ -59,7 +60,8 @@ impl Drop for Download {
     }
 }
 
-/// Downloads the archives of those layers that the store lacks.
+/// Downloads the archives of those layers that the store lacks and that are not on this disk: those
+/// that have URLs from there, all others from the registry.
 ///
 /// # Errors
 /// When one of them can't be had, or is another one than announced.
@@ -72,7 +74,8 @@ pub(crate) fn all(
     let mut lacking: Vec<&Layer> = Vec::new();
     for layer in layers {
         let is_listed = lacking.iter().any(|other| other.blob.digest == layer.blob.digest);
-        if !is_listed && layer.find(store)?.is_none() {
+        let is_here = !layer.blob.path.starts_with(store.blobs());
+        if !is_here && !is_listed && layer.find(store)?.is_none() {
             lacking.push(layer);
         }
     }
@@ -88,7 +91,8 @@ pub(crate) fn all(
             if watch.is_over() {
                 return;
             }
-            let got = one(clients, store, layer, &watch);
+            let got =
+                origins(clients, layer).and_then(|origins| one(&origins, store, layer, &watch));
             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
             match (got, &mut *done) {
                 (Ok(download), Ok(all)) => all.extend(download),
@@ -128,10 +132,17 @@ pub(crate) fn sweep(store: &Store) -> anyhow::Result<usize> {
     Ok(count)
 }
 
+fn origins<'a>(clients: &'a [Client], layer: &Layer) -> anyhow::Result<Vec<Origin<'a>>> {
+    match layer.blob.urls.is_empty() {
+        true => Ok(clients.iter().map(Origin::Registry).collect()),
+        false => layer.blob.urls.iter().map(|url| Origin::url(url)).collect(),
+    }
+}
+
 /// Returns the layer's archive, downloaded by us or by another; `None` when the layer has come
 /// into the store meanwhile.
 fn one(
-    clients: &[Client],
+    origins: &[Origin<'_>],
     store: &Store,
     layer: &Layer,
     watch: &Watch<'_>,
@@ -144,7 +155,7 @@ fn one(
         let file = open(path)?;
         let is_ours = file.try_lock().is_ok();
         if is_ours && is_still(&file, path) && !is_whole(&file)? {
-            let filled = fill_from_any(clients, &layer.blob, &file, watch);
+            let filled = fill_from_any(origins, &layer.blob, &file, watch);
             if filled.is_err() && is_empty(&file)? {
                 std::fs::remove_file(path).context("remove download")?;
             }
@@ -175,14 +186,14 @@ fn is_empty(file: &File) -> anyhow::Result<bool> {
 
 /// Asks one after the other; the last one's failure is the one that counts.
 fn fill_from_any(
-    clients: &[Client],
+    origins: &[Origin<'_>],
     blob: &Blob,
     file: &File,
     watch: &Watch<'_>,
 ) -> anyhow::Result<()> {
     let mut filled = Err(anyhow!("nobody to ask"));
-    for client in clients {
-        filled = fill(client, blob, file, watch);
+    for origin in origins {
+        filled = fill(origin, blob, file, watch);
         if filled.is_ok() || watch.is_over() {
             break;
         }
@@ -191,12 +202,12 @@ fn fill_from_any(
 }
 
 /// Downloads what is missing of the archive and checks all of it.
-fn fill(client: &Client, blob: &Blob, file: &File, watch: &Watch<'_>) -> anyhow::Result<()> {
+fn fill(origin: &Origin<'_>, blob: &Blob, file: &File, watch: &Watch<'_>) -> anyhow::Result<()> {
     let expected = blob.digest.as_deref().context("layer without a digest")?;
     let mut was_begun = !is_empty(file)?;
     loop {
         let mut partial = Partial::resume(file, expected, blob.size)?;
-        partial.complete(client, watch)?;
+        partial.complete(origin, watch)?;
         let actual = partial.digest();
         if actual == expected {
             break;

@@ -8,8 +8,8 @@ use anyhow::{Context, anyhow, bail};
 use guardian_contract::fault::{Fault, Kind};
 use ureq::http::StatusCode;
 
-use super::client::Client;
 use super::download::Watch;
+use super::origin::Origin;
 use crate::digest::Hashed;
 use crate::layer::size_mismatch;
 use crate::progress::State;
@@ -57,11 +57,15 @@ impl<'a> Partial<'a> {
     ///
     /// # Errors
     /// When the registry does not give all of it, or more, or not in time.
-    pub(super) fn complete(&mut self, client: &Client, watch: &Watch<'_>) -> anyhow::Result<()> {
+    pub(super) fn complete(
+        &mut self,
+        origin: &Origin<'_>,
+        watch: &Watch<'_>,
+    ) -> anyhow::Result<()> {
         let end = Instant::now() + time(self.size);
         let (mut most, mut fruitless) = (self.has, 0);
         while self.has < self.size {
-            let broken = self.carry_on(client, watch, end)?;
+            let broken = self.carry_on(origin, watch, end)?;
             fruitless = if self.has > most { 0 } else { fruitless + 1 };
             most = most.max(self.has);
             if self.has < self.size && (fruitless == TRIES || Instant::now() > end) {
@@ -76,11 +80,11 @@ impl<'a> Partial<'a> {
     /// Returns why the connection broke off, if it did before its time.
     fn carry_on(
         &mut self,
-        client: &Client,
+        origin: &Origin<'_>,
         watch: &Watch<'_>,
         end: Instant,
     ) -> anyhow::Result<anyhow::Error> {
-        let response = client.blob(self.name, self.has)?;
+        let response = origin.blob(self.name, self.has)?;
         match response.status() {
             StatusCode::PARTIAL_CONTENT if self.has > 0 => {}
             StatusCode::OK => self.restart()?,

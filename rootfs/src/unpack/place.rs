@@ -119,6 +119,7 @@ impl Unpacker<'_> {
     /// Gives a file another name. Its first name must lie beneath the root, too.
     pub(super) fn hard_link(&mut self, path: &Path, target: &[u8]) -> anyhow::Result<()> {
         let target = contained(target).context("the link's target is not a path")?;
+        let target = self.base.join(target);
         if target == path {
             return Ok(());
         }
