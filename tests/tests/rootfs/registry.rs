@@ -10,6 +10,8 @@ mod flags;
 mod hostile;
 #[path = "registry/identity.rs"]
 mod identity;
+#[path = "registry/preloaded.rs"]
+mod preloaded;
 #[path = "registry/push.rs"]
 mod push;
 #[path = "registry/real.rs"]

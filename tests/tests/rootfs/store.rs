@@ -307,3 +307,22 @@ fn files_removed_and_made_again_take_no_longer_each_time() {
     let later = times[4..].iter().min().unwrap();
     assert!(*later < times[0].max(Duration::from_millis(100)) * 4, "{times:?}");
 }
+
+#[test]
+fn grootfs_other_flags_are_taken() {
+    let Some(bench) = Bench::new("grootfs_other_flags_are_taken") else { return };
+    let helpers = ["--tardis-bin", "t", "--newuidmap-bin", "u", "--newgidmap-bin", "g"];
+    let all =
+        [&helpers[..], &["--metron-endpoint", "127.0.0.1:1", "--log-level", "FATAL"]].concat();
+    let init = ["init-store", "--store-size-bytes", "12345678", "--with-direct-io"];
+    bench.done(&[&all[..], &init].concat());
+    assert_eq!(bench.done(&["capacity"]), r#"{"capacity":12345678}"#);
+    let limit = ["--disk-limit-size-bytes", "9000000", "--exclude-image-from-quota"];
+    let tar = bench.tar();
+    let create = [&all[..], &["create", "--without-mount"], &limit, &[&tar, "x"]].concat();
+    bench.done(&create);
+    let stats: Stats = serde_json::from_str(&bench.done(&["stats", "x"])).unwrap();
+    let usage = stats.disk_usage;
+    assert_eq!(usage.quota_size_bytes, 9_000_000);
+    assert_eq!(usage.committed_space_bytes, 9_000_000 + usage.total_bytes_used);
+}

@@ -25,6 +25,8 @@ pub(crate) struct Seen {
     pub(crate) path: String,
     pub(crate) authorization: Option<String>,
     pub(crate) range: Option<String>,
+    /// Whether only the head of the answer is wanted.
+    pub(crate) is_head: bool,
 }
 
 /// What to answer.
@@ -63,13 +65,16 @@ impl Reply {
         Self { stalls: true, ..self.cut(at) }
     }
 
-    fn send(&self, stream: &mut impl Stream) -> std::io::Result<()> {
+    fn send(&self, stream: &mut impl Stream, is_head: bool) -> std::io::Result<()> {
         let mut head = format!("HTTP/1.1 {} x\r\nConnection: close\r\n", self.status);
         for line in &self.headers {
             head.push_str(&format!("{line}\r\n"));
         }
         head.push_str(&format!("Content-Length: {}\r\n\r\n", self.body.len()));
         stream.write_all(head.as_bytes())?;
+        if is_head {
+            return stream.flush();
+        }
         stream.write_all(&self.body[..self.cut.unwrap_or(self.body.len())])?;
         stream.flush()?;
         if self.stalls {
@@ -157,16 +162,18 @@ impl<T: Read + Write> Stream for T {}
 fn converse(stream: &mut impl Stream, log: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> Reply) {
     // Not HTTP: somebody who asks for TLS.
     let Some(request) = read(stream) else { return };
-    let reply = answer(&request);
+    let (reply, is_head) = (answer(&request), request.is_head);
     log.lock().unwrap().push(request);
-    let _ = reply.send(stream);
+    let _ = reply.send(stream, is_head);
 }
 
 fn read(stream: &mut impl Stream) -> Option<Seen> {
     let mut lines = BufReader::new(stream).lines();
     let first = lines.next()?.ok()?;
-    let path = first.strip_prefix("GET ")?.split(' ').next()?.to_owned();
-    let mut seen = Seen { path, ..Seen::default() };
+    let (method, path) =
+        first.split_once(' ').filter(|(method, _)| ["GET", "HEAD"].contains(method))?;
+    let path = path.split(' ').next()?.to_owned();
+    let mut seen = Seen { path, is_head: method == "HEAD", ..Seen::default() };
     for line in lines {
         let line = line.ok()?;
         let Some((name, value)) = line.split_once(':') else { break };
