@@ -32,9 +32,11 @@ pub(super) fn run(plan: &Plan, bin_dir: &Path, shared: &Path) -> anyhow::Result<
         let next = AtomicUsize::new(0);
         let work = || -> anyhow::Result<()> {
             while let Some(module) = modules.get(next.fetch_add(1, Ordering::Relaxed)) {
-                for test in module.iter().take_while(|_| Instant::now() < end) {
+                for test in *module {
                     let attempt = Attempt { plan, bin_dir, test, executable: &executable };
-                    note(&attempt.run()?, &outcomes)?;
+                    let in_time = Instant::now() < end;
+                    let outcome = if in_time { attempt.run()? } else { attempt.left_out() };
+                    note(&outcome, &outcomes)?;
                 }
             }
             Ok(())
@@ -77,6 +79,7 @@ fn line(outcome: &Outcome) -> String {
         End::Passed => "ok, but skipped",
         End::Failed => "FAILED",
         End::Overdue => "OVERDUE",
+        End::NoTime => "left out, no time",
     };
     format!("{:7.1} s  {}  {end}", outcome.seconds, outcome.name)
 }
@@ -89,6 +92,12 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
+    fn left_out(&self) -> Outcome {
+        let name = self.test.name.clone();
+        let skipped = vec![format!("skipped: {name}: no time was left")];
+        Outcome { name, end: End::NoTime, seconds: 0.0, skipped, output: String::new() }
+    }
+
     fn run(&self) -> anyhow::Result<Outcome> {
         let disk = Path::new(DISK);
         let directory = tempfile::tempdir_in(disk)?;
