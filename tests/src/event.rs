@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 use crate::daemon::Daemon;
+use crate::patience::patience;
 
 /// How long an event may take that is certain to come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -23,7 +24,7 @@ impl Listener {
     /// When the server does not answer.
     pub fn of(daemon: &Daemon) -> anyhow::Result<Self> {
         let mut stream = UnixStream::connect(daemon.socket())?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience(PATIENCE)))?;
         stream.write_all(b"GET /events HTTP/1.1\r\nHost: api\r\n\r\n")?;
         let mut reader = BufReader::new(stream);
         let mut line = String::new();

@@ -7,6 +7,7 @@ use guardian_contract::garden::{ImageRef, MemoryLimits, ProcessLimits, ProcessSp
 use guardian_tests::api::Process;
 use guardian_tests::daemon::Daemon;
 use guardian_tests::event::Listener;
+use guardian_tests::patience::patience;
 use serde_json::Value;
 
 use crate::stats::{scrape, value};
@@ -33,7 +34,9 @@ fn events(daemon: &Daemon, handle: &str) -> Vec<String> {
 /// Waits until the container's info has so many events.
 fn await_events(daemon: &Daemon, handle: &str, count: usize) {
     let start = Instant::now();
-    while events(daemon, handle).len() < count && start.elapsed() < Duration::from_secs(20) {
+    while events(daemon, handle).len() < count
+        && start.elapsed() < patience(Duration::from_secs(20))
+    {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(events(daemon, handle), vec!["Out of memory"; count]);
@@ -134,7 +137,7 @@ fn a_container_that_is_out_of_memory_all_the_time_does_not_grow() {
         // Each is counted, however many are told together.
         let start = Instant::now();
         let kills = || value(&scrape(daemon), "guardian_oom_kills_total").unwrap();
-        while kills() < 40.0 && start.elapsed() < Duration::from_secs(20) {
+        while kills() < 40.0 && start.elapsed() < patience(Duration::from_secs(20)) {
             std::thread::sleep(Duration::from_millis(50));
         }
         assert_eq!(kills(), 40.0);

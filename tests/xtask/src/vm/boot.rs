@@ -85,6 +85,8 @@ impl Machine {
         );
         command
             .args(["--user", "root", "--memory", "3G", "--cpus", &self.jobs.to_string()])
+            // An emulated processor has nothing to mitigate.
+            .args(["--append", "mitigations=off"])
             .arg("--rwdir")
             .arg(shared)
             .args(["--disable-microvm", &drive, "--qemu-opts=-device virtio-blk-pci,drive=work"])

@@ -46,6 +46,8 @@ pub(crate) enum End {
     Failed,
     /// It did not end in time, and was killed.
     Overdue,
+    /// It was not begun: the time for all tests was over.
+    NoTime,
 }
 
 /// What became of a test.

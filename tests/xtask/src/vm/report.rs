@@ -28,29 +28,49 @@ pub(crate) fn skipped(outcomes: &[Outcome]) -> Vec<String> {
     lines.map(|line| format!("{line} (on the second kernel)")).collect()
 }
 
-/// Tells how the tests ended: in full those that did not pass.
+/// Tells how the tests ended: in full those that failed.
 ///
 /// # Errors
-/// When there are any of them.
+/// When a test failed, or the machine ended before it had told of all. What there was no time for is
+/// no failure, unless that was all.
 pub(crate) fn verdict(wanted: &[Test], outcomes: &[Outcome]) -> anyhow::Result<()> {
-    let failed: Vec<&Outcome> =
-        outcomes.iter().filter(|outcome| outcome.end != End::Passed).collect();
-    let has_run = |test: &&Test| outcomes.iter().any(|outcome| outcome.name == test.name);
-    let (run, not_run): (Vec<&Test>, Vec<&Test>) = wanted.iter().partition(has_run);
+    let is_failure = |outcome: &&Outcome| matches!(outcome.end, End::Failed | End::Overdue);
+    let failed: Vec<&Outcome> = outcomes.iter().filter(is_failure).collect();
     for outcome in &failed {
         say(&format!("\n---- {}, after {:.0} s", outcome.name, outcome.seconds));
         say(outcome.output.trim_end());
     }
-    let passed = run.len() - failed.len();
-    let (failures, missing) = (failed.len(), not_run.len());
-    say(&format!("\nsecond kernel: {passed} passed, {failures} failed, {missing} not run"));
+    say("");
     for outcome in &failed {
         let how = if outcome.end == End::Overdue { "overdue" } else { "failed" };
-        say(&format!("  {how}: {}", outcome.name));
+        say(&format!("{how}: {}", outcome.name));
     }
-    not_run.iter().for_each(|test| say(&format!("  not run: {}", test.name)));
-    if passed < wanted.len() {
-        bail!("on the second kernel {failures} tests failed, and {missing} did not run");
+    let is_told = |test: &&Test| outcomes.iter().any(|outcome| outcome.name == test.name);
+    let (told, lost): (Vec<&Test>, Vec<&Test>) = wanted.iter().partition(is_told);
+    lost.iter().for_each(|test| say(&format!("lost: {}", test.name)));
+    let left_out = outcomes.iter().filter(|outcome| outcome.end == End::NoTime).count();
+    let passed = told.len() - failed.len() - left_out;
+    say(&format!("second kernel: {passed} passed, {} failed, {left_out} left out", failed.len()));
+    judge(passed, failed.len(), lost.len())
+}
+
+fn judge(passed: usize, failed: usize, lost: usize) -> anyhow::Result<()> {
+    if lost > 0 {
+        bail!("the second kernel came to its end before {lost} tests had come to theirs");
+    }
+    if failed > 0 || passed == 0 {
+        bail!("on the second kernel {passed} tests passed, and {failed} failed");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn something_must_have_passed_and_nothing_failed_or_got_lost() {
+        assert!(judge(1, 0, 0).is_ok());
+        assert!(judge(1, 1, 0).is_err() && judge(1, 0, 1).is_err() && judge(0, 0, 0).is_err());
+    }
 }

@@ -90,3 +90,45 @@ pub(crate) fn matching(
     };
     Ok(tests.into_iter().partition(is_in))
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that can't go on must fail")]
+mod tests {
+    use super::*;
+
+    fn test(name: &str) -> Test {
+        let path = name.split_once("::").unwrap().1.to_owned();
+        Test { name: name.into(), executable: "/x".into(), path }
+    }
+
+    #[test]
+    fn only_test_executables_count_and_say_what_they_are() {
+        let line = |kind: &str, is_test: bool| {
+            format!(
+                r#"{{"executable":"/x","profile":{{"test":{is_test}}},"target":{{"name":"depot","kind":["{kind}"]}}}}"#
+            )
+        };
+        assert_eq!(executable(&line("test", true)), Some(("depot".into(), "/x".into())));
+        assert_eq!(executable(&line("bin", true)), Some(("unit/depot".into(), "/x".into())));
+        assert_eq!(executable(&line("bin", false)), None);
+        assert_eq!(executable(r#"{"reason":"build-finished"}"#), None);
+    }
+
+    #[test]
+    fn filters_are_parts_of_names_and_a_misspelt_one_is_told() {
+        let tests = || vec![test("garden::life::a"), test("garden::tree::b"), test("depot::c")];
+        let wanted = |filters: &[&str]| {
+            let filters: Vec<String> = filters.iter().map(|&filter| filter.into()).collect();
+            matching(tests(), &filters).map(|(wanted, rest)| (wanted.len(), rest.len()))
+        };
+        assert_eq!(wanted(&[]).unwrap(), (3, 0));
+        assert_eq!(wanted(&["life", "depot"]).unwrap(), (2, 1));
+        assert!(wanted(&["life", "leif"]).unwrap_err().to_string().contains("leif"));
+    }
+
+    #[test]
+    fn a_line_of_the_list_that_is_no_test_is_told() {
+        let error = part(vec![test("garden::life::a")]).unwrap_err().to_string();
+        assert!(error.starts_with("tests/xtask/src/vm/part.txt has "), "{error}");
+    }
+}

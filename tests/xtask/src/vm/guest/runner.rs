@@ -18,7 +18,8 @@ use super::world::DISK;
 use crate::say;
 use crate::vm::plan::{End, OUTCOMES, Outcome, Plan, Test};
 
-/// Runs the plan's tests, some at once, but those of two executables never: as cargo does.
+/// Runs the plan's tests. As with cargo, some run at once, but those of two executables never; nor
+/// do two of one module, which may have reasons to take turns.
 ///
 /// # Errors
 /// When a test can't be started, or the outcome not be written.
@@ -26,18 +27,17 @@ pub(super) fn run(plan: &Plan, bin_dir: &Path, shared: &Path) -> anyhow::Result<
     let outcomes = Mutex::new(File::create(shared.join(OUTCOMES))?);
     let end = Instant::now() + Duration::from_secs(plan.seconds);
     for tests in plan.tests.chunk_by(|a, b| a.executable == b.executable) {
-        let copy = copy(&tests[0].executable)?;
+        let executable = copy(&tests[0].executable)?;
+        let modules: Vec<&[Test]> = tests.chunk_by(|a, b| module(a) == module(b)).collect();
         let next = AtomicUsize::new(0);
         let work = || -> anyhow::Result<()> {
-            while let Some(test) = tests.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if Instant::now() > end {
-                    break;
+            while let Some(module) = modules.get(next.fetch_add(1, Ordering::Relaxed)) {
+                for test in *module {
+                    let attempt = Attempt { plan, bin_dir, test, executable: &executable };
+                    let in_time = Instant::now() < end;
+                    let outcome = if in_time { attempt.run()? } else { attempt.left_out() };
+                    note(&outcome, &outcomes)?;
                 }
-                let outcome = Attempt { plan, bin_dir, test, executable: &copy }.run()?;
-                say(&line(&outcome));
-                let text = serde_json::to_string(&outcome)? + "\n";
-                let Ok(mut file) = outcomes.lock() else { bail!("another worker crashed") };
-                file.write_all(text.as_bytes())?;
             }
             Ok(())
         };
@@ -48,9 +48,21 @@ pub(super) fn run(plan: &Plan, bin_dir: &Path, shared: &Path) -> anyhow::Result<
             };
             workers.into_iter().try_for_each(join)
         })?;
-        std::fs::remove_file(copy)?;
+        std::fs::remove_file(executable)?;
     }
     Ok(())
+}
+
+/// Returns the module of a test; one that is in none is alone.
+fn module(test: &Test) -> &str {
+    test.path.rsplit_once("::").map_or(&test.path, |(module, _)| module)
+}
+
+fn note(outcome: &Outcome, outcomes: &Mutex<File>) -> anyhow::Result<()> {
+    say(&line(outcome));
+    let text = serde_json::to_string(outcome)? + "\n";
+    let Ok(mut file) = outcomes.lock() else { bail!("another worker crashed") };
+    Ok(file.write_all(text.as_bytes())?)
 }
 
 /// Puts a test executable on the disk; see [`super::world::prepare`].
@@ -67,6 +79,7 @@ fn line(outcome: &Outcome) -> String {
         End::Passed => "ok, but skipped",
         End::Failed => "FAILED",
         End::Overdue => "OVERDUE",
+        End::NoTime => "left out, no time",
     };
     format!("{:7.1} s  {}  {end}", outcome.seconds, outcome.name)
 }
@@ -79,6 +92,12 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
+    fn left_out(&self) -> Outcome {
+        let name = self.test.name.clone();
+        let skipped = vec![format!("skipped: {name}: no time was left")];
+        Outcome { name, end: End::NoTime, seconds: 0.0, skipped, output: String::new() }
+    }
+
     fn run(&self) -> anyhow::Result<Outcome> {
         let disk = Path::new(DISK);
         let directory = tempfile::tempdir_in(disk)?;
