@@ -1,6 +1,6 @@
 //! Out of memory: the kernel says when, for every container, and its log says whom it killed.
 //!
-//! Nothing is polled, and no process or thread keeps watch: a container costs a task and three
+//! Nothing is polled, and no process or thread keeps watch: a container costs a task and two
 //! descriptors. It is watched from when it is made, or found again, until it is destroyed.
 
 mod kmsg;
