@@ -9,10 +9,14 @@ use serde::Serialize;
 
 use crate::cgroup::Cgroups;
 use crate::guardian::Guardian;
+use crate::host;
 use crate::http::reply::Reply;
 
 /// Controllers that every container has limits or counters in.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
+
+/// Descriptors that a create and some requests beside it need.
+const SPARE_DESCRIPTORS: u64 = 64;
 
 /// What the server needs to make a container, and whether it is there.
 #[derive(Debug, Serialize)]
@@ -57,12 +61,20 @@ fn checks(guardian: &Guardian) -> Vec<Check> {
         check(format!("cgroup controller {name}"), found)
     });
     let depot = check("depot".into(), writable(settings.depot.path()));
-    programs.chain(controllers).chain([depot]).collect()
+    let descriptors = check("descriptors".into(), descriptors());
+    programs.chain(controllers).chain([depot, descriptors]).collect()
 }
 
 fn check(name: String, result: anyhow::Result<()>) -> Check {
     let reason = result.err().map(|error| format!("{error:#}"));
     Check { name, ok: reason.is_none(), reason }
+}
+
+/// A create takes some for its programs, and two that stay.
+fn descriptors() -> anyhow::Result<()> {
+    let (open, most) = host::descriptors();
+    ensure!(open + SPARE_DESCRIPTORS <= most, "{open} of {most} are open; raise LimitNOFILE");
+    Ok(())
 }
 
 /// A path, or a name on PATH, as execvp(3) takes it.

@@ -24,6 +24,13 @@ fn read_memory_bytes() -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// Returns how many descriptors we have open, and how many we may have (getrlimit(2)).
+pub(crate) fn descriptors() -> (u64, u64) {
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    (open as u64, most.unwrap_or(u64::MAX))
+}
+
 /// Returns the size in bytes of the filesystem that holds `path`.
 pub(crate) fn disk_bytes(path: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(path).ok()?;

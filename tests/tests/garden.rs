@@ -11,6 +11,8 @@ use guardian_tests::{host, image, skip};
 
 #[path = "garden/apparmor.rs"]
 mod apparmor;
+#[path = "garden/bulk.rs"]
+mod bulk;
 #[path = "garden/crowd.rs"]
 mod crowd;
 #[path = "garden/event.rs"]
@@ -19,6 +21,8 @@ mod event;
 mod failure;
 #[path = "garden/file.rs"]
 mod file;
+#[path = "garden/hog.rs"]
+mod hog;
 #[path = "garden/life.rs"]
 mod life;
 #[path = "garden/limit.rs"]

@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::{ROOT, children, parents};
+use guardian_contract::depot::{BAD, GOOD};
 
-/// Groups that hold containers' groups in the place of the parent, where processor time is throttled.
-const HALVES: [&str; 2] = ["good", "bad"];
+use super::{ROOT, children, parents};
 
 /// Returns the names of all groups in our containers' parent group, of all hierarchies.
 pub(crate) fn names(tag: &str) -> BTreeSet<String> {
@@ -14,7 +13,7 @@ pub(crate) fn names(tag: &str) -> BTreeSet<String> {
     for parent in parents(tag) {
         for child in children(&parent) {
             match child.file_name().and_then(|name| name.to_str()) {
-                Some(half) if HALVES.contains(&half) => {
+                Some(GOOD | BAD) => {
                     names.extend(children(&child).iter().filter_map(|group| name(group)));
                 }
                 other => names.extend(other.map(str::to_owned)),

@@ -30,7 +30,7 @@ impl Guardian {
 
 /// By default all shares together, one for each MiB of memory, are entitled to all processors.
 pub(crate) fn default_percent_per_share() -> f64 {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = crate::host::processors();
     #[expect(clippy::cast_precision_loss, reason = "both are far below 2^52")]
     let per_share = 100.0 * cores as f64 / total_shares().max(1) as f64;
     per_share

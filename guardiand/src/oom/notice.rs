@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use rustix::event::{EventfdFlags, eventfd};
@@ -20,8 +20,8 @@ pub(super) enum Notice {
     Version1 {
         /// Is readable after a notice, and when the group is removed.
         event: pipe::Receiver,
-        /// memory.oom_control
-        counts: File,
+        /// memory.oom_control. Not kept open: a server with many containers has few descriptors to spare.
+        counts: PathBuf,
     },
     /// memory.events, which wakes whoever polls it when a number in it grows (cgroup-v2.rst).
     Version2(pipe::Receiver),
@@ -47,7 +47,7 @@ impl Notice {
         let order = format!("{} {}", event.as_raw_fd(), counts.as_raw_fd());
         std::fs::write(&control, order).with_context(|| format!("write {}", control.display()))?;
         let event = pipe::Receiver::from_owned_fd_unchecked(event)?;
-        Ok(Self::Version1 { event, counts })
+        Ok(Self::Version1 { event, counts: dir.join("memory.oom_control") })
     }
 
     /// Waits for the next notice: on version 2, until there are not only so many kills any more.
@@ -78,7 +78,7 @@ impl Notice {
     /// the group is gone.
     pub(super) fn kills(&self) -> Option<u64> {
         match self {
-            Self::Version1 { counts, .. } => kills(counts.as_fd()),
+            Self::Version1 { counts, .. } => kills(File::open(counts).ok()?.as_fd()),
             Self::Version2(counts) => kills(counts.as_fd()),
         }
     }

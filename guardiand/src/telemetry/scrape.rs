@@ -11,6 +11,7 @@ use crate::cgroup::census;
 use crate::container::Phase;
 use crate::debug;
 use crate::guardian::Guardian;
+use crate::host;
 
 /// Phases under the names that they have on the page.
 const PHASES: [(Phase, &str); 4] = [
@@ -96,8 +97,9 @@ fn process(page: &mut Page) {
     let (resident, _) = debug::memory();
     let help = "Resident memory.";
     page.single("process_resident_memory_bytes", "gauge", help, resident);
-    let descriptors = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-    page.single("process_open_fds", "gauge", "Open descriptors.", descriptors);
+    let (open, most) = host::descriptors();
+    page.single("process_open_fds", "gauge", "Open descriptors.", open);
+    page.single("process_max_fds", "gauge", "Descriptors that may be open.", most);
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     page.single("guardian_tasks", "gauge", "Tasks of the server, most of them waiting.", tasks);
 }

@@ -139,3 +139,33 @@ fn stats_and_top_show_what_runs() {
         assert_eq!(top[1]["pid"].to_string(), pid.unwrap().trim());
     });
 }
+
+#[test]
+fn the_debug_port_has_gdn_s_variables_and_ours() {
+    let check = "debug port";
+    if !can_run(check, "crun") {
+        return;
+    }
+    let flags = ["--debug-bind-ip", "127.0.0.1"].map(String::from).into();
+    let daemon = Daemon::start(Options { flags, ..options("crun") }).unwrap();
+    daemon.ctl(&["create", "--handle", &daemon.handle("one")]).unwrap();
+    let busybox = guardian_tests::host::program("busybox").unwrap();
+    let get = |path: &str, more: &[&str]| {
+        let url = format!("http://127.0.0.1:17013{path}");
+        let mut command = daemon.netns().unwrap().command(busybox.clone());
+        guardian_tests::host::output(command.args(["wget", "-qO-"]).args(more).arg(url))
+    };
+    let vars: Value = serde_json::from_str(&get("/debug/vars", &[]).unwrap()).unwrap();
+    for (name, least) in [("numCPUS", 1), ("numGoRoutines", 1), ("depotDirs", 1)] {
+        assert!(vars[name].as_u64().unwrap() >= least, "{vars}");
+    }
+    assert_eq!((&vars["loopDevices"], &vars["backingStores"]), (&0.into(), &0.into()));
+    assert!(vars["memstats"]["Alloc"].as_u64().unwrap() > 0, "{vars}");
+    assert!(vars["cmdline"][1] == "server", "{vars}");
+    assert!(get("/metrics", &[]).unwrap().contains("guardian_containers{phase=\"live\"} 1"));
+    assert_eq!(get("/healthz", &[]).unwrap(), "ok, 1 containers\n");
+    assert!(get("/readyz", &[]).unwrap().contains("\"ready\":true"));
+    get("/log-level", &["--post-data", "debug"]).unwrap();
+    get("/log-level", &["--post-data", "loud"]).unwrap_err();
+    assert_eq!(daemon.finish().unwrap(), Vec::<String>::new());
+}

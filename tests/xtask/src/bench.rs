@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: our latencies beside the bare runtime's, measured alternately in one run,
 //! and what our programs take of the memory.
 
+mod bulk;
 mod floor;
 mod memory;
 mod network;
@@ -42,6 +43,7 @@ pub(crate) struct Report {
     count: usize,
     latencies: Vec<Comparison>,
     memory: memory::Numbers,
+    bulk: bulk::Bulk,
     streams: streams::Streams,
 }
 
@@ -137,6 +139,7 @@ fn measure(daemon: &Daemon, runtime: &str, count: usize) -> anyhow::Result<Repor
             compare("destroy", "delete --force", &ours.destroy, &bare.destroy),
         ],
         memory: memory::measure(daemon)?,
+        bulk: bulk::measure(daemon)?,
         streams: streams::measure(daemon, runtime)?,
     })
 }

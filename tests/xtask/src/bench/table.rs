@@ -26,6 +26,11 @@ pub(super) fn render(report: &Report) -> String {
             row.ratio
         );
     }
+    let bulk = &report.bulk;
+    for (name, times) in [("bulk_info", bulk.info), ("bulk_metrics", bulk.metrics)] {
+        let name = format!("{name} of {}", bulk.containers);
+        let _ = writeln!(text, "{name:<24}{:>9.1}{:>9.1}", times.p50, times.p95);
+    }
     let _ = writeln!(text, "\n{:<24}{:>9}{:>9}{:>9}", "memory, KiB", "rss", "pss", "private");
     let memory = &report.memory;
     for (name, numbers) in [
