@@ -39,6 +39,8 @@ mod pull;
 mod restart;
 #[path = "garden/stats.rs"]
 mod stats;
+#[path = "garden/throttle.rs"]
+mod throttle;
 #[path = "garden/tree.rs"]
 mod tree;
 
