@@ -19,6 +19,8 @@ mod event;
 mod failure;
 #[path = "garden/file.rs"]
 mod file;
+#[path = "garden/inspect.rs"]
+mod inspect;
 #[path = "garden/life.rs"]
 mod life;
 #[path = "garden/limit.rs"]

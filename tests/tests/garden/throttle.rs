@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use guardian_tests::daemon::{Daemon, Options};
 use guardian_tests::{host, skip};
 use serde_json::Value;
@@ -32,7 +33,8 @@ fn group(controller: &str, half: &str, handle: &str) -> PathBuf {
 fn read(dir: &Path, file: &str) -> String {
     let path = dir.join(file);
     std::fs::read_to_string(&path)
-        .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+        .with_context(|| path.display().to_string())
+        .unwrap()
         .trim()
         .into()
 }
