@@ -12,7 +12,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use guardian_contract::depot::Handle;
+use guardian_contract::depot::{BAD, GOOD, Handle};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -70,6 +70,12 @@ impl Cgroups {
         self.line(name).map(|(_, path)| path.as_path())
     }
 
+    /// Returns the other places of a throttled container's groups, where they have one.
+    pub(crate) fn twins(&self) -> Self {
+        let twin = |(names, path): &(String, PathBuf)| Some((names.clone(), twin::of(path)?));
+        Self(self.0.iter().filter_map(twin).collect())
+    }
+
     /// Tells whether a controller is on version 2.
     pub(crate) fn is_unified(&self, name: &str) -> bool {
         !self.0.iter().any(|(names, _)| names.split(',').any(|one| one == name))
@@ -85,10 +91,15 @@ fn parse(text: &str) -> Vec<(String, PathBuf)> {
     lines.collect()
 }
 
+/// Returns the processes in a group itself.
+pub(crate) fn own_pids(dir: &Path) -> BTreeSet<i32> {
+    let text = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
 /// Returns all processes in a group and below it.
 pub(crate) fn pids(dir: &Path) -> BTreeSet<i32> {
-    let text = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    let mut pids: BTreeSet<i32> = text.lines().filter_map(|line| line.parse().ok()).collect();
+    let mut pids = own_pids(dir);
     for child in children(dir) {
         pids.extend(self::pids(&child));
     }
@@ -101,7 +112,13 @@ pub(crate) fn pids(dir: &Path) -> BTreeSet<i32> {
 /// With the path and the reason.
 pub(crate) fn remove(tag: &str, handle: &Handle) -> anyhow::Result<()> {
     for parent in parents(tag) {
-        remove_tree(&parent.join(handle.as_str()))?;
+        let halves = [GOOD, BAD].map(|half| parent.join(half));
+        let group = parent.join(handle.as_str());
+        // A container of that name must not take all that are throttled with it.
+        let group = Some(group).filter(|group| !halves.contains(group));
+        for dir in halves.iter().map(|half| half.join(handle.as_str())).chain(group) {
+            remove_tree(&dir)?;
+        }
     }
     Ok(())
 }
@@ -109,21 +126,29 @@ pub(crate) fn remove(tag: &str, handle: &Handle) -> anyhow::Result<()> {
 /// Removes the group that holds all containers' groups, where it is empty.
 pub(crate) fn remove_parents(tag: &str) {
     for parent in parents(tag) {
-        let _ = std::fs::remove_dir(parent);
+        for dir in [parent.join(GOOD), parent.join(BAD), parent] {
+            let _ = std::fs::remove_dir(dir);
+        }
     }
 }
 
-fn parent_name(tag: &str) -> String {
+pub(crate) fn parent_name(tag: &str) -> String {
     if tag.is_empty() { "garden".into() } else { format!("garden-{tag}") }
 }
 
 /// The group of all our containers in every hierarchy that has one.
 fn parents(tag: &str) -> Vec<PathBuf> {
     let name = parent_name(tag);
+    let groups = hierarchies_mounted().into_iter().map(|root| root.join(&name));
+    groups.filter(|dir| dir.is_dir()).collect()
+}
+
+/// The roots of all hierarchies there are.
+fn hierarchies_mounted() -> Vec<PathBuf> {
     let mut roots = children(Path::new(ROOT));
     roots.push(ROOT.into());
-    let groups = roots.into_iter().filter(|root| is_hierarchy(root)).map(|root| root.join(&name));
-    groups.filter(|dir| dir.is_dir()).collect()
+    roots.retain(|root| is_hierarchy(root));
+    roots
 }
 
 /// Tells a mounted hierarchy from a plain directory of its name, which a runtime may have made
@@ -147,7 +172,7 @@ fn remove_tree(dir: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn children(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn children(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     dirs.map(|entry| entry.path()).collect()

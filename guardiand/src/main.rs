@@ -24,6 +24,7 @@ mod server;
 mod settings;
 mod takeover;
 mod telemetry;
+mod throttle;
 
 use std::process::ExitCode;
 
@@ -40,7 +41,11 @@ fn main() -> ExitCode {
             cli::Command::Server(flags) => flags,
             cli::Command::Setup(flags) => {
                 log::set_level(flags.log_level);
-                return cgroup::hierarchies::mount_missing().map(|()| Answer::Silent);
+                cgroup::hierarchies::mount_missing()?;
+                if flags.enable_cpu_throttling {
+                    throttle::set_up(&flags.tag)?;
+                }
+                return Ok(Answer::Silent);
             }
         };
         log::set_level(flags.log_level);

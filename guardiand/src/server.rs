@@ -22,7 +22,7 @@ use crate::connection::{self, Context};
 use crate::guardian::Guardian;
 use crate::http::wire::{Socket, Wire};
 use crate::settings::Settings;
-use crate::{cgroup, cli, control, debug};
+use crate::{cgroup, cli, control, debug, throttle};
 
 /// Where requests come from.
 enum Listener {
@@ -39,6 +39,7 @@ pub(crate) async fn serve(flags: cli::Server) -> anyhow::Result<()> {
     SigSet::all().thread_unblock().context("unblock signals")?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    throttle::check(&flags.throttling)?;
     let settings = Settings::resolve(flags).await?;
     if !settings.flags.listen.skip_setup {
         cgroup::hierarchies::mount_missing().context("set up control groups")?;
@@ -55,6 +56,7 @@ pub(crate) async fn serve(flags: cli::Server) -> anyhow::Result<()> {
     // Those that live answer at once; those that do not are taken away behind.
     let cleaning = Arc::clone(&guardian);
     tokio::spawn(async move { cleaning.take_away(doomed).await });
+    throttle::start(&guardian).context("set up CPU throttling")?;
     debug::serve(&guardian).await;
 
     let (stop, stopping) = watch::channel(false);

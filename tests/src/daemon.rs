@@ -112,6 +112,11 @@ impl Daemon {
         command.spawn().context("start guardiand")
     }
 
+    /// Changes the flags that the next [`Daemon::up`] gives to the server.
+    pub fn set_flags(&mut self, flags: Vec<String>) {
+        self.options.flags = flags;
+    }
+
     /// Returns the path of something in the server's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)

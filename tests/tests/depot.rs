@@ -119,7 +119,8 @@ impl<'a> Container<'a> {
             .arg("--pid-file")
             .arg(bundle.join("pidfile"))
             .arg(handle)
-            .stdin(Stdio::null())
+            // Not /dev/null: crun 1.8 gives what init inherits to the container's root.
+            .stdin(Stdio::piped())
             .stdout(file.try_clone().unwrap())
             .stderr(file)
             .status()

@@ -23,6 +23,8 @@ mod failure;
 mod file;
 #[path = "garden/hog.rs"]
 mod hog;
+#[path = "garden/inspect.rs"]
+mod inspect;
 #[path = "garden/life.rs"]
 mod life;
 #[path = "garden/limit.rs"]
@@ -43,6 +45,8 @@ mod pull;
 mod restart;
 #[path = "garden/stats.rs"]
 mod stats;
+#[path = "garden/throttle.rs"]
+mod throttle;
 #[path = "garden/tree.rs"]
 mod tree;
 

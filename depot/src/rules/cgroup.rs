@@ -4,6 +4,7 @@ use guardian_contract::depot::GOOD;
 use oci_spec::runtime::Spec;
 
 use super::linux;
+use crate::host::Cgroup;
 use crate::wanted::Wanted;
 
 /// Sets `linux.cgroupsPath`. The leading slash makes both runtimes take the path from the root of
@@ -14,7 +15,9 @@ pub(super) fn apply(mut spec: Spec, wanted: &Wanted) -> anyhow::Result<Spec> {
         Some(tag) => format!("garden-{tag}"),
         None => "garden".to_owned(),
     };
-    let parent = match wanted.options.enable_cpu_throttling {
+    // On version 2 throttled containers are never moved.
+    let is_moved = wanted.options.enable_cpu_throttling && wanted.host.cgroup == Cgroup::V1;
+    let parent = match is_moved {
         true => format!("{parent}/{GOOD}"),
         false => parent,
     };
@@ -46,7 +49,11 @@ mod tests {
         };
         let mut throttled = pea(true);
         throttled.options.enable_cpu_throttling = true;
+        let mut v2 = wanted();
+        v2.options.enable_cpu_throttling = true;
+        v2.host.cgroup = Cgroup::V2;
         for (wanted, want) in [
+            (v2, "/garden/web-1"),
             (throttled, "/garden/good/box/web-1"),
             (pea(true), "/garden/box/web-1"),
             (pea(false), "/garden/web-1"),

@@ -8,7 +8,7 @@ use guardian_contract::depot::Handle;
 use guardian_contract::log;
 use serde_json::json;
 
-use super::{Cgroups, ROOT, is_hierarchy, parents, remove_tree};
+use super::{Cgroups, ROOT, hierarchies_mounted, is_hierarchy, remove_tree};
 
 /// What a new version 1 cpuset must be given before it takes a process (cpuset(7)).
 const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
@@ -18,15 +18,14 @@ const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 ///
 /// # Errors
 /// With the path and the reason; nothing is left then.
-pub(crate) fn make(tag: &str, handle: &Handle, process_id: &Handle) -> anyhow::Result<PathBuf> {
-    for group in of(tag, handle) {
+pub(crate) fn make(home: &Path, process_id: &Handle) -> anyhow::Result<PathBuf> {
+    for group in of(home) {
         if let Err(error) = make_in(&group, process_id) {
-            remove(tag, handle, process_id);
+            remove(home, process_id);
             return Err(error);
         }
     }
-    let below = Path::new(super::parent_name(tag).as_str()).join(handle.as_str());
-    Ok(watched(&below.join(process_id.as_str())))
+    Ok(watched(&home.join(process_id.as_str())))
 }
 
 fn make_in(group: &Path, process_id: &Handle) -> anyhow::Result<()> {
@@ -44,8 +43,9 @@ fn make_in(group: &Path, process_id: &Handle) -> anyhow::Result<()> {
 }
 
 /// Removes the group. What fails is logged: the container's end removes it too.
-pub(crate) fn remove(tag: &str, handle: &Handle, process_id: &Handle) {
-    for group in of(tag, handle) {
+pub(crate) fn remove(home: &Path, process_id: &Handle) {
+    let twin = super::twin::of(home);
+    for group in of(home).into_iter().chain(twin.iter().flat_map(|twin| of(twin))) {
         if let Err(error) = remove_tree(&group.join(process_id.as_str())) {
             log::error("remove-cgroup", &json!({"error": format!("{error:#}")}));
         }
@@ -74,7 +74,9 @@ pub(crate) fn groups(watched: &Path) -> anyhow::Result<Cgroups> {
     Cgroups::named(below.with_context(|| format!("{} is no cgroup", watched.display()))?)
 }
 
-fn of(tag: &str, handle: &Handle) -> impl Iterator<Item = PathBuf> {
-    let groups = parents(tag).into_iter().map(move |parent| parent.join(handle.as_str()));
-    groups.filter(|group| group.is_dir())
+/// The container's group in each hierarchy that has it; `home` is its path there.
+fn of(home: &Path) -> Vec<PathBuf> {
+    let below = home.strip_prefix("/").unwrap_or(home);
+    let groups = hierarchies_mounted().into_iter().map(|root| root.join(below));
+    groups.filter(|group| group.is_dir()).collect()
 }

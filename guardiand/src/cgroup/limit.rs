@@ -57,6 +57,25 @@ impl Groups {
         Ok(())
     }
 
+    /// Takes the limits of the processor away, and gives the largest share of it.
+    ///
+    /// # Errors
+    /// With the file and the reason.
+    pub(crate) fn unlimit_processor(&self) -> anyhow::Result<()> {
+        const LARGEST: [(&str, &str); 4] = [
+            ("cpu.shares", "262144"),
+            ("cpu.cfs_quota_us", "-1"),
+            ("cpu.weight", "10000"),
+            ("cpu.max", "max"),
+        ];
+        for dir in self.of("cpu")? {
+            for (file, value) in LARGEST.iter().filter(|(file, _)| dir.join(file).exists()) {
+                write(&dir, file, value)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses limits that are below what is used now: the kernel would kill for the one, and let
     /// nothing start for the other.
     ///

@@ -19,6 +19,7 @@ use crate::cgroup;
 use crate::event::{Event, Kind};
 use crate::guardian::Guardian;
 use crate::telemetry;
+use crate::throttle;
 
 /// How long a killed container may take to die, in seconds. Longer means that the kernel can't let
 /// go of it.
@@ -166,6 +167,10 @@ async fn kill(container: &Container) -> anyhow::Result<()> {
     if !init.is_alive() {
         return Ok(());
     }
+    if let Err(error) = hasten(container) {
+        let data = json!({"handle": container.handle().as_str(), "error": format!("{error:#}")});
+        log::error("destroy.hasten", &data);
+    }
     let _ = pidfd_send_signal(&pidfd, Signal::KILL);
     if !tokio::task::spawn_blocking(move || dies(&pidfd)).await?? {
         let of = |file: &str| {
@@ -182,6 +187,13 @@ async fn kill(container: &Container) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Gives a container that is about to be killed as much processor time as it may want: to die takes
+/// some, and with few shares or a small quota on a busy host it would take for ever.
+fn hasten(container: &Container) -> anyhow::Result<()> {
+    throttle::release(container)?;
+    container.groups()?.unlimit_processor()
 }
 
 /// Waits for the end of a process; `false` when it takes too long.

@@ -1,7 +1,7 @@
 //! Limits of a container that is there: told, changed, and kept over a restart of the server by the
 //! bundle, which is changed too.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use guardian_contract::file::read_json;
@@ -13,7 +13,7 @@ use serde_json::json;
 use super::Container;
 use super::facts::Facts;
 use crate::cgroup::limit::Groups;
-use crate::cgroup::{Cgroups, block_io, twin};
+use crate::cgroup::{Cgroups, block_io, parent_name, twin};
 use crate::guardian::Guardian;
 
 impl Container {
@@ -46,6 +46,17 @@ impl Container {
             block_io: facts.block_io,
             ..Limits::default()
         })
+    }
+
+    /// Returns where the container's groups are below each hierarchy's root.
+    ///
+    /// # Errors
+    /// When the bundle can't be read.
+    pub(crate) fn home(&self, tag: &str) -> anyhow::Result<PathBuf> {
+        let told = self.facts()?.cgroup.clone();
+        // A gdn's privileged container has no path of its own in its bundle.
+        Ok(told
+            .unwrap_or_else(|| Path::new("/").join(parent_name(tag)).join(self.handle().as_str())))
     }
 
     /// Returns the container's groups, wherever throttling has put its processes.

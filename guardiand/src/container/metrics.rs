@@ -71,7 +71,7 @@ fn interface_traffic(text: &str, interface: &str) -> Option<NetworkStat> {
 }
 
 /// Returns how long ago the runtime wrote a pidfile.
-pub(super) fn age_nanoseconds(pidfile: &Path) -> i64 {
+pub(crate) fn age_nanoseconds(pidfile: &Path) -> i64 {
     let made = std::fs::metadata(pidfile).and_then(|meta| meta.modified());
     let age = made.ok().and_then(|made| SystemTime::now().duration_since(made).ok());
     age.and_then(|age| i64::try_from(age.as_nanos()).ok()).unwrap_or(0)
@@ -90,7 +90,7 @@ fn memory(groups: &Cgroups) -> anyhow::Result<MemoryStat> {
     Ok(stat)
 }
 
-fn cpu(groups: &Cgroups) -> anyhow::Result<CpuStat> {
+pub(crate) fn cpu(groups: &Cgroups) -> anyhow::Result<CpuStat> {
     if groups.is_unified("cpuacct") && groups.is_unified("cpu") {
         let text = read(&dir(groups, "cpu")?, "cpu.stat")?;
         let of = |wanted: &str| {
@@ -104,7 +104,13 @@ fn cpu(groups: &Cgroups) -> anyhow::Result<CpuStat> {
         });
     }
     let dir = dir(groups, "cpuacct")?;
-    let number = |file| Ok::<u64, anyhow::Error>(read(&dir, file)?.trim().parse()?);
+    // Where it is counted in the same hierarchy as it is shared, each place has counted its part.
+    let twin = groups.twins().controller("cpuacct");
+    let number = |file| {
+        let own: u64 = read(&dir, file)?.trim().parse()?;
+        let other = twin.as_deref().and_then(|twin| read(twin, file).ok()?.trim().parse().ok());
+        anyhow::Ok(own + other.unwrap_or(0))
+    };
     Ok(CpuStat {
         usage: number("cpuacct.usage")?,
         user: number("cpuacct.usage_user")?,

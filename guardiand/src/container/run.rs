@@ -53,6 +53,7 @@ impl Guardian {
         };
         telemetry::OPERATIONS.ended("run", start, started.is_ok());
         let pipes = started.inspect_err(|_| keeper::release(&dir))?;
+        self.throttle_new_process(container);
         let process = Process::started(process_id.clone(), dir, &self.settings.dadoo);
         let attachment = self.attachments.attach(&process);
         let pid = process.pid().map(|pid| pid.as_raw_nonzero().get());
@@ -79,17 +80,17 @@ impl Guardian {
         if let Some(missing) = missing_dir {
             files::make_dir(self, container, &missing.user, &missing.dir).await?;
         }
-        let tag = &self.settings.flags.listen.tag;
+        let home = container.home(&self.settings.flags.listen.tag)?;
         let tree = match wait_for {
             WaitFor::Process => None,
-            WaitFor::Tree => Some(cgroup::leaf::make(tag, container.handle(), process_id)?),
+            WaitFor::Tree => Some(cgroup::leaf::make(&home, process_id)?),
         };
         let has_leaf = tree.is_some();
         let task = keeper::Task::Exec(process);
         let start = keeper::Start { bundle: &container.bundle, process_id, task, tty, stdio, tree };
         let started = keeper::start(&self.settings.dadoo, &self.settings.runtime, start).await;
         if started.is_err() && has_leaf {
-            cgroup::leaf::remove(tag, container.handle(), process_id);
+            cgroup::leaf::remove(&home, process_id);
         }
         started
     }
@@ -133,8 +134,8 @@ impl Guardian {
                 guardian.clean_up_pea(&process.id).await;
             }
             if dir.cgroup().exists() {
-                let tag = &guardian.settings.flags.listen.tag;
-                cgroup::leaf::remove(tag, container.handle(), &process.id);
+                let home = container.home(&guardian.settings.flags.listen.tag);
+                home.iter().for_each(|home| cgroup::leaf::remove(home, &process.id));
             }
             container.processes().remove(&process.id);
             if guardian.settings.flags.lifecycle.cleanup_process_dirs_on_wait {

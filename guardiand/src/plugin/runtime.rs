@@ -1,12 +1,14 @@
 //! Calls of the OCI runtime that concern a container as a whole. Processes are dadoo's.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use guardian_contract::depot::{Bundle, Handle};
 use guardian_contract::log;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -93,13 +95,15 @@ impl Runtime {
     /// Runs the runtime with nothing on its standard streams: the container's init inherits them.
     async fn quietly(&self, args: &[OsString]) -> anyhow::Result<std::process::ExitStatus> {
         use std::process::Stdio;
+        let nothing = nothing().context("make empty streams for the runtime")?;
+        let stream = || anyhow::Ok(Stdio::from(nothing.try_clone()?));
         let mut child = tokio::process::Command::new(&self.program)
             .args(args)
             // crun would keep its state there, if this server was started from a login.
             .env_remove("XDG_RUNTIME_DIR")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdin(stream()?)
+            .stdout(stream()?)
+            .stderr(stream()?)
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -109,6 +113,15 @@ impl Runtime {
             Err(_) => bail!("{} did not end within {DEADLINE:?}", self.program.display()),
         }
     }
+}
+
+/// Returns a file that is empty and stays so. Init inherits it, and crun 1.8 gives what init inherits
+/// to the container's root: /dev/null would be the host's own, for everybody (its mode, too).
+fn nothing() -> std::io::Result<OwnedFd> {
+    let file = memfd_create("nothing", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    fcntl_add_seals(&file, seals)?;
+    Ok(file)
 }
 
 impl Outcome {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use guardian_tests::api;
 use guardian_tests::daemon::Daemon;
 use guardian_tests::skip;
@@ -23,7 +24,8 @@ fn group(controller: &str, handle: &str) -> PathBuf {
 fn read(controller: &str, handle: &str, file: &str) -> String {
     let path = group(controller, handle).join(file);
     std::fs::read_to_string(&path)
-        .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+        .with_context(|| path.display().to_string())
+        .unwrap()
         .trim()
         .into()
 }
