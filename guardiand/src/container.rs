@@ -4,6 +4,7 @@ pub(crate) mod create;
 pub(crate) mod destroy;
 pub(crate) mod facts;
 pub(crate) mod grace;
+pub(crate) mod ids;
 pub(crate) mod info;
 pub(crate) mod metrics;
 pub(crate) mod network;

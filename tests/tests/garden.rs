@@ -15,6 +15,8 @@ mod crowd;
 mod failure;
 #[path = "garden/file.rs"]
 mod file;
+#[path = "garden/ids.rs"]
+mod ids;
 #[path = "garden/life.rs"]
 mod life;
 #[path = "garden/network.rs"]

@@ -69,23 +69,19 @@ impl Guardian {
         .map_err(|fault: Fault| ApiError::other(fault.message))
     }
 
-    async fn make(&self, container: &Container, spec: ContainerSpec) -> anyhow::Result<()> {
+    async fn make(&self, container: &Container, mut spec: ContainerSpec) -> anyhow::Result<()> {
         let journal = container.journal();
         let begin = |step| journal.mark(Operation::Create, step, Mark::Begin);
         let done = |step| journal.mark(Operation::Create, step, Mark::Done);
 
-        begin("ids")?;
         let handle = container.handle();
-        let ids = match spec.privileged {
-            true => None,
-            false => Some(self.settings.ids.allocate(handle).await?),
-        };
-        done("ids")?;
+        let ids = self.give_ids(container, &spec).await?;
 
         begin("rootfs")?;
         let image = self.image(&spec);
         let fragment = self.settings.images.create(handle, &image, ids.as_ref()).await?;
         done("rootfs")?;
+        self.prepare_mounts(container, &mut spec, ids.as_ref(), &fragment.root.path).await?;
 
         begin("bundle")?;
         let bundle_spec = bundle_spec(fragment, &spec, ids.unwrap_or_default());
