@@ -23,6 +23,8 @@ mod failure;
 mod file;
 #[path = "garden/hog.rs"]
 mod hog;
+#[path = "garden/ids.rs"]
+mod ids;
 #[path = "garden/inspect.rs"]
 mod inspect;
 #[path = "garden/life.rs"]

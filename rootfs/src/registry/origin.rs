@@ -14,7 +14,7 @@ pub(crate) enum Origin<'a> {
     /// A repository.
     Registry(&'a Client),
     /// One archive.
-    Url(Uri, Transport),
+    Url(Uri, Box<Transport>),
 }
 
 impl Origin<'_> {
@@ -26,7 +26,7 @@ impl Origin<'_> {
         let uri = text.parse::<Uri>().ok();
         let is_http = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https"));
         match uri.filter(is_http) {
-            Some(uri) => Ok(Self::Url(uri, Transport::new(None))),
+            Some(uri) => Ok(Self::Url(uri, Box::new(Transport::new(None)))),
             None => bail!(Fault::invalid("a layer's URL is http://… or https://…")),
         }
     }
