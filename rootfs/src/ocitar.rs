@@ -36,6 +36,10 @@ pub struct Cli {
 enum Verb {
     /// Write a directory to stdout as a layer; digests go to stderr
     Create {
+        /// The directory is the upper one of an overlay, and the layer what differs from those below. Any
+        /// directory is looked at for overlay's marks, so this says no more than that they are expected
+        #[arg(long)]
+        diff: bool,
         /// Compress the layer
         #[arg(long)]
         gzip: bool,
@@ -73,7 +77,7 @@ pub(crate) struct Digests {
 /// None; the exit code tells.
 pub fn run(cli: Cli) -> anyhow::Result<Answer> {
     let done = match cli.verb {
-        Verb::Create { gzip, digest_file, userxattr, directory } => {
+        Verb::Create { diff: _, gzip, digest_file, userxattr, directory } => {
             let marks = if userxattr { Marks::User } else { Marks::Trusted };
             create(&directory, marks, gzip)
                 .and_then(|digests| tell(&digests, digest_file.as_deref()))

@@ -15,6 +15,8 @@ mod apparmor;
 mod bulk;
 #[path = "garden/crowd.rs"]
 mod crowd;
+#[path = "garden/disk.rs"]
+mod disk;
 #[path = "garden/event.rs"]
 mod event;
 #[path = "garden/failure.rs"]

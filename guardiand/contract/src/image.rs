@@ -31,6 +31,8 @@ pub struct Fragment {
 pub struct Create {
     /// Quota in bytes; 0 is none.
     pub disk_limit_bytes: u64,
+    /// Most inodes; 0 is none. Only our own plugin has a flag for it, so it is not part of `argv`.
+    pub inode_limit: u64,
     /// Whether only the container's own writes count.
     pub exclude_image_from_quota: bool,
     /// Registry user; empty is none.

@@ -139,6 +139,7 @@ impl Guardian {
         };
         Create {
             disk_limit_bytes: spec.limits.disk.byte_hard,
+            inode_limit: spec.limits.disk.inode_hard,
             exclude_image_from_quota: spec.limits.disk.scope == 1,
             username: spec.image.username.clone(),
             password: spec.image.password.clone(),

@@ -96,8 +96,8 @@ impl ImagePlugins {
         if let (true, Some(ids)) = (plugin.is_ours, ids) {
             args.extend(mapping_flags(ids));
         }
-        let (verb, stdin) = match plugin.is_ours && !create.password.is_empty() {
-            true => hide_password(create, handle),
+        let (verb, stdin) = match plugin.is_ours {
+            true => our_argv(create, handle),
             false => (create.argv(handle), Vec::new()),
         };
         args.extend(verb);
@@ -154,11 +154,19 @@ impl Plugin {
 }
 
 /// Returns argv and stdin. An argv can be read by everybody on the host; grootfs knows no other way.
-fn hide_password(create: &Create, handle: &Handle) -> (Vec<OsString>, Vec<u8>) {
+fn our_argv(create: &Create, handle: &Handle) -> (Vec<OsString>, Vec<u8>) {
     let mut create = create.clone();
     let password = std::mem::take(&mut create.password);
     let mut argv = create.argv(handle);
-    argv.splice(1..1, ["--password-file", "-"].map(OsString::from));
+    if !password.is_empty() {
+        argv.splice(1..1, ["--password-file", "-"].map(OsString::from));
+    }
+    if create.inode_limit > 0 {
+        let scope = (create.exclude_image_from_quota && create.disk_limit_bytes == 0)
+            .then(|| "--exclude-image-from-quota".into());
+        let limit = ["--inode-limit".into(), create.inode_limit.to_string().into()];
+        argv.splice(1..1, limit.into_iter().chain(scope));
+    }
     (argv, password.into_bytes())
 }
 
@@ -194,7 +202,7 @@ mod tests {
             uri: "docker:///x".into(),
             ..Create::default()
         };
-        let (argv, stdin) = hide_password(&create, &"h".parse().unwrap());
+        let (argv, stdin) = our_argv(&create, &"h".parse().unwrap());
         let want = ["create", "--password-file", "-", "--username", "me", "docker:///x", "h"];
         assert_eq!(argv, want.map(OsString::from));
         assert_eq!(stdin, b"sesame");

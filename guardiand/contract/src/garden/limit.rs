@@ -59,7 +59,8 @@ impl CpuLimits {
     }
 }
 
-/// Disk space. Only `byte_hard` and `scope` have an effect, as in gdn.
+/// Disk space. Only the hard limits and `scope` have an effect; `inode_hard` has none in gdn, nor with
+/// an image plugin that is not ours.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DiskLimits {

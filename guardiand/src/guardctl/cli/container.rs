@@ -66,6 +66,10 @@ pub(crate) struct ContainerArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     disk: Option<u64>,
 
+    /// Most files and directories, those of the image included
+    #[arg(long, value_name = "N")]
+    inodes: Option<u64>,
+
     /// Share of processor time, against 1024 of a container without this flag
     #[arg(long, value_name = "N")]
     limit_cpu_shares: Option<u64>,
@@ -93,6 +97,7 @@ impl ContainerArgs {
         limits.memory.limit_in_bytes = self.memory.unwrap_or_default();
         limits.pid.max = self.pids.unwrap_or_default();
         limits.disk.byte_hard = self.disk.unwrap_or_default();
+        limits.disk.inode_hard = self.inodes.unwrap_or_default();
         limits.cpu.limit_in_shares = self.limit_cpu_shares.unwrap_or_default();
         limits.block_io = self.block_io.limits();
         ContainerSpec {
