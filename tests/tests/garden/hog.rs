@@ -19,9 +19,9 @@ const DISK_BYTES: u64 = 48 * MIB;
 const PIDS: u64 = 40;
 
 /// As many shares as those have that are given none, and so many microseconds of quota in 100 ms for
-/// each: three tenths of a processor.
+/// each: a twentieth of a processor, which it reaches on a busy machine, too.
 const SHARES: u64 = 1024;
-const QUOTA_PER_SHARE: u64 = 30;
+const QUOTA_PER_SHARE: u64 = 5;
 const PROCESSORS: f64 = (SHARES * QUOTA_PER_SHARE) as f64 / 100_000.0;
 
 /// What no hog may exceed of its limit.
@@ -171,14 +171,15 @@ fn held_to_limits(daemon: &Daemon) {
     }
     eprintln!("processors: {processors:.3} of {PROCESSORS}");
     assert!(processors <= PROCESSORS * SLACK, "{processors} processors of {PROCESSORS}");
-    // It came to its limit again and again, even if others had the processor meanwhile.
-    assert!(processors > PROCESSORS / 4.0, "no hog: {processors} processors of {PROCESSORS}");
+    // It came to its limit again and again.
+    assert!(processors > PROCESSORS / 2.0, "no hog: {processors} processors of {PROCESSORS}");
     let events = daemon.ctl(&["inspect", &daemon.handle("memory")]).unwrap();
     assert!(events.contains("Out of memory"), "{events}");
 }
 
 /// Neither the server nor a keeper is in a container's group, so no container's limit, and no kill
-/// for want of a container's memory, concerns them.
+/// for want of a container's memory, concerns them. When the host's memory is short, what is in
+/// containers is killed first: a tenth of all memory counts more than what they take.
 fn keepers_are_outside(daemon: &Daemon) {
     let depot = daemon.depot().display().to_string();
     let keepers = host::processes("dadoo", &depot);
@@ -186,6 +187,26 @@ fn keepers_are_outside(daemon: &Daemon) {
     for pid in keepers.iter().copied().chain([daemon.pid().unwrap()]) {
         let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
         assert!(!groups.contains("garden"), "{pid} is in {groups}");
-        assert!(memory::of(pid).unwrap().rss_kib > 0);
+        assert_eq!(oom_score_adj(&pid.to_string()), oom_score_adj("self"), "{pid}");
+        assert!(memory::of(pid).unwrap().rss_kib < 64 << 10, "{pid} is no small program");
     }
+    let rows: Vec<Value> = hogs()
+        .iter()
+        .flat_map(|(name, ..)| {
+            let text = daemon.ctl(&["--json", "top", &daemon.handle(name)]).unwrap();
+            serde_json::from_str::<Vec<Value>>(&text).unwrap()
+        })
+        .collect();
+    // Init, and what was started beside it; those of the bomb come and go.
+    assert!(rows.len() >= 8, "{rows:?}");
+    let scores = rows.iter().filter(|row| row["process"].is_string() || row["container_pid"] == 1);
+    for row in scores {
+        let score = oom_score_adj(&row["pid"].to_string());
+        assert!(score >= oom_score_adj("self") + 100, "{row}: {score}");
+    }
+}
+
+fn oom_score_adj(pid: &str) -> i64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+    text.trim().parse().unwrap()
 }
