@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use guardian_contract::garden::{Metrics, ProcessSpec};
 use guardian_tests::api::{Process, call};
 use guardian_tests::daemon::{Daemon, Options};
+use guardian_tests::patience::patience;
 use guardian_tests::{host, memory};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -126,7 +127,7 @@ fn hogs_are_held_to_their_limits_and_others_go_on() {
             let used = metrics(&daemon, &daemon.handle("disk")).disk_stat.exclusive_bytes_used;
             used as f64 > DISK_BYTES as f64 * share
         };
-        while !full(0.9) && start.elapsed() < Duration::from_secs(60) {
+        while !full(0.9) && start.elapsed() < patience(Duration::from_secs(60)) {
             std::thread::sleep(Duration::from_millis(100));
         }
         held_to_limits(&daemon);
