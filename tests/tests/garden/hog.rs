@@ -130,7 +130,7 @@ fn hogs_are_held_to_their_limits_and_others_go_on() {
         while !full(0.9) && start.elapsed() < patience(Duration::from_secs(60)) {
             std::thread::sleep(Duration::from_millis(100));
         }
-        held_to_limits(&daemon);
+        let measured = held_to_limits(&daemon);
         keepers_are_outside(&daemon);
         let (mut idle, mut busy) = (Vec::new(), Vec::new());
         for _ in 0..TURNS {
@@ -140,14 +140,15 @@ fn hogs_are_held_to_their_limits_and_others_go_on() {
             signal_hogs(&daemon, Signal::SIGCONT);
         }
         let (idle, busy) = (p95(idle), p95(busy));
+        eprintln!("{check}: {measured}");
         eprintln!("{check}: p95 {:.0} ms at rest, {:.0} ms beside hogs", idle * 1e3, busy * 1e3);
         assert!(busy <= 3.0 * idle, "{check}: {busy} s beside hogs, {idle} s at rest");
         assert_eq!(daemon.finish().unwrap(), Vec::<String>::new());
     }
 }
 
-/// Measures each hog while all run.
-fn held_to_limits(daemon: &Daemon) {
+/// Measures each hog while all run. Returns what was found.
+fn held_to_limits(daemon: &Daemon) -> String {
     let of = |name: &str| metrics(daemon, &daemon.handle(name));
     let before = of("processor");
     let (mut most_memory, mut most_pids, mut most_disk) = (0, 0, 0);
@@ -166,16 +167,18 @@ fn held_to_limits(daemon: &Daemon) {
         ("pids", most_pids, PIDS),
         ("disk", most_disk, DISK_BYTES),
     ] {
-        eprintln!("{name}: {most} of {limit}");
         assert!(most as f64 <= limit as f64 * SLACK, "{name}: {most} of {limit}");
         assert!(most as f64 > limit as f64 / 2.0, "{name} was no hog: {most} of {limit}");
     }
-    eprintln!("processors: {processors:.3} of {PROCESSORS}");
     assert!(processors <= PROCESSORS * SLACK, "{processors} processors of {PROCESSORS}");
     // It came to its limit again and again.
     assert!(processors > PROCESSORS / 2.0, "no hog: {processors} processors of {PROCESSORS}");
     let events = daemon.ctl(&["inspect", &daemon.handle("memory")]).unwrap();
     assert!(events.contains("Out of memory"), "{events}");
+    format!(
+        "{most_memory} of {MEMORY_BYTES} bytes of memory, {most_disk} of {DISK_BYTES} of disk, \
+         {most_pids} of {PIDS} pids, {processors:.3} of {PROCESSORS} processors"
+    )
 }
 
 /// Neither the server nor a keeper is in a container's group, so no container's limit, and no kill
