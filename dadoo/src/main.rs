@@ -13,6 +13,7 @@ mod inherited;
 mod keep;
 mod relay;
 mod runtime;
+mod score;
 mod spawn;
 mod status;
 mod terminal;

@@ -13,6 +13,8 @@ use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_s
 use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
 
+use crate::score::while_expendable;
+
 /// What systemd tells one program alone. A runtime that saw it would wait for descriptors or
 /// notifications that are not there.
 const NOT_HANDED_ON: [&[u8]; 4] =
@@ -40,8 +42,10 @@ pub(crate) fn spawn(argv: Vec<OsString>, stdio: [RawFd; 3]) -> anyhow::Result<Pi
     let argv = argv.into_iter().map(|arg| CString::new(arg.into_vec()));
     let argv = argv.collect::<Result<Vec<_>, _>>().context("argument with a NUL")?;
     let program = argv.first().context("no program to start")?;
-    posix_spawnp(program, &actions, &attributes, &argv, &environment())
-        .with_context(|| format!("start {}", program.to_string_lossy()))
+    // runc gives a process what its container's bundle says; with crun, exec hands ours on.
+    let spawned =
+        while_expendable(|| posix_spawnp(program, &actions, &attributes, &argv, &environment()));
+    spawned.with_context(|| format!("start {}", program.to_string_lossy()))
 }
 
 fn environment() -> Vec<CString> {

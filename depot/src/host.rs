@@ -33,6 +33,8 @@ pub(crate) struct Host {
     pub(crate) sysctl: BTreeMap<&'static str, String>,
     /// The devices that traffic is limited with.
     pub(crate) block_devices: Vec<BlockDevice>,
+    /// How gladly the kernel would kill this process for want of memory (proc_pid_oom_score_adj(5)).
+    pub(crate) oom_score_adj: i32,
     /// The processor, in Rust's words (`x86_64`, `aarch64`).
     pub(crate) arch: &'static str,
 }
@@ -65,9 +67,15 @@ impl Host {
             has_apparmor: apparmor::is_enabled(),
             sysctl: TCP_SYSCTLS.iter().filter_map(|name| Some((*name, sysctl(name)?))).collect(),
             block_devices: block_devices(),
+            oom_score_adj: oom_score_adj(),
             arch: std::env::consts::ARCH,
         })
     }
+}
+
+fn oom_score_adj() -> i32 {
+    let text = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
 }
 
 fn bounding(status: &str) -> Option<u64> {

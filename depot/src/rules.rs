@@ -16,6 +16,7 @@ mod ids;
 pub(crate) mod limits;
 mod mounts;
 mod namespaces;
+mod oom;
 mod rootfs;
 mod seccomp;
 mod sysctl;
@@ -24,7 +25,7 @@ mod sysctl;
 type Rule = fn(Spec, &Wanted) -> anyhow::Result<Spec>;
 
 /// All rules. `base` comes first because it lays down what the others change.
-const RULES: [Rule; 13] = [
+const RULES: [Rule; 14] = [
     base::apply,
     namespaces::apply,
     cgroup::apply,
@@ -38,6 +39,7 @@ const RULES: [Rule; 13] = [
     seccomp::apply,
     sysctl::apply,
     ids::apply,
+    oom::apply,
 ];
 
 /// Returns the OCI configuration of what is wanted.

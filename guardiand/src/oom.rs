@@ -6,7 +6,7 @@
 mod kmsg;
 mod notice;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::net::unix::pipe;
 use tokio::task::AbortHandle;
 
-use crate::cgroup::{Cgroups, twin};
+use crate::cgroup::Cgroups;
 use crate::container::properties::EVENTS;
 use crate::container::{Container, Phase, lock};
 use crate::event::{Event, Kind};
@@ -86,22 +86,6 @@ impl Guardian {
             }
         });
         container.watches.keep(task.abort_handle());
-        self.watch_twin(container, pid)
-    }
-
-    /// Watches the group in which a throttled container's processes are at times (version 2 only:
-    /// memory has a hierarchy of its own on version 1, in which they stay).
-    fn watch_twin(self: &Arc<Self>, container: &Arc<Container>, pid: i32) -> anyhow::Result<()> {
-        let (dir, path) = memory_group(pid)?;
-        let Some(twin) = twin::of(&path) else { return Ok(()) };
-        let below = |path: &Path| path.strip_prefix("/").unwrap_or(path).to_owned();
-        let root = dir.ancestors().find(|root| root.join(below(&path)) == dir);
-        let Some(dir) = root.map(|root| root.join(below(&twin))).filter(|dir| dir.is_dir()) else {
-            return Ok(());
-        };
-        let watch = Watch::at(self, container, None, (dir, twin))?;
-        let task = tokio::spawn(async move { watch.follow(std::future::pending()).await });
-        container.watches.keep(task.abort_handle());
         Ok(())
     }
 
@@ -146,15 +130,7 @@ impl Watch {
         process_id: Option<&Handle>,
         pid: i32,
     ) -> anyhow::Result<Self> {
-        Self::at(guardian, container, process_id, memory_group(pid)?)
-    }
-
-    fn at(
-        guardian: &Arc<Guardian>,
-        container: &Arc<Container>,
-        process_id: Option<&Handle>,
-        (dir, path): (PathBuf, PathBuf),
-    ) -> anyhow::Result<Self> {
+        let (dir, path) = memory_group(pid)?;
         Ok(Self {
             guardian: Arc::clone(guardian),
             container: Arc::clone(container),

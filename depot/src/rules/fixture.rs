@@ -33,6 +33,7 @@ pub(super) fn wanted() -> Wanted {
             block_devices: [(254, 0), (8, 16)]
                 .map(|(major, minor)| BlockDevice { major, minor })
                 .to_vec(),
+            oom_score_adj: 0,
             arch: "x86_64",
         },
         init: Bind::new(Path::new("/proc"), Path::new(INIT), false).unwrap(),

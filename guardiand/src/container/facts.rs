@@ -23,6 +23,8 @@ pub(crate) struct Facts {
     pub(crate) gid_map: Vec<IdMapping>,
     /// AppArmor profile.
     pub(crate) apparmor: Option<String>,
+    /// How gladly the kernel kills its processes for want of memory.
+    pub(crate) oom_score_adj: Option<i32>,
     /// no_new_privs.
     pub(crate) no_new_privileges: bool,
     /// Memory limit in bytes; 0 is none.
@@ -76,6 +78,7 @@ impl Facts {
             uid_map: maps(linux.and_then(|linux| linux.uid_mappings().as_ref())),
             gid_map: maps(linux.and_then(|linux| linux.gid_mappings().as_ref())),
             apparmor: process.and_then(|process| process.apparmor_profile().clone()),
+            oom_score_adj: process.and_then(|process| process.oom_score_adj()),
             no_new_privileges: process.and_then(|p| p.no_new_privileges()).unwrap_or(false),
             memory_bytes: memory.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
             cpu: weight.or(shares).unwrap_or(0),

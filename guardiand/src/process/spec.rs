@@ -63,6 +63,7 @@ pub(crate) fn build(
         .rlimits(rlimits(&spec.rlimits)?)
         .build()?;
     process.set_apparmor_profile(facts.apparmor.clone());
+    process.set_oom_score_adj(facts.oom_score_adj);
     process.set_capabilities(capabilities(facts, account)?);
     Ok(process)
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use guardian_contract::garden::{Metrics, ProcessSpec};
 use guardian_tests::api::{Process, call};
 use guardian_tests::daemon::{Daemon, Options};
+use guardian_tests::patience::patience;
 use guardian_tests::{host, memory};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -19,9 +20,9 @@ const DISK_BYTES: u64 = 48 * MIB;
 const PIDS: u64 = 40;
 
 /// As many shares as those have that are given none, and so many microseconds of quota in 100 ms for
-/// each: three tenths of a processor.
+/// each: a twentieth of a processor, which it reaches on a busy machine, too.
 const SHARES: u64 = 1024;
-const QUOTA_PER_SHARE: u64 = 30;
+const QUOTA_PER_SHARE: u64 = 5;
 const PROCESSORS: f64 = (SHARES * QUOTA_PER_SHARE) as f64 / 100_000.0;
 
 /// What no hog may exceed of its limit.
@@ -126,10 +127,10 @@ fn hogs_are_held_to_their_limits_and_others_go_on() {
             let used = metrics(&daemon, &daemon.handle("disk")).disk_stat.exclusive_bytes_used;
             used as f64 > DISK_BYTES as f64 * share
         };
-        while !full(0.9) && start.elapsed() < Duration::from_secs(60) {
+        while !full(0.9) && start.elapsed() < patience(Duration::from_secs(60)) {
             std::thread::sleep(Duration::from_millis(100));
         }
-        held_to_limits(&daemon);
+        let measured = held_to_limits(&daemon);
         keepers_are_outside(&daemon);
         let (mut idle, mut busy) = (Vec::new(), Vec::new());
         for _ in 0..TURNS {
@@ -139,14 +140,15 @@ fn hogs_are_held_to_their_limits_and_others_go_on() {
             signal_hogs(&daemon, Signal::SIGCONT);
         }
         let (idle, busy) = (p95(idle), p95(busy));
+        eprintln!("{check}: {measured}");
         eprintln!("{check}: p95 {:.0} ms at rest, {:.0} ms beside hogs", idle * 1e3, busy * 1e3);
         assert!(busy <= 3.0 * idle, "{check}: {busy} s beside hogs, {idle} s at rest");
         assert_eq!(daemon.finish().unwrap(), Vec::<String>::new());
     }
 }
 
-/// Measures each hog while all run.
-fn held_to_limits(daemon: &Daemon) {
+/// Measures each hog while all run. Returns what was found.
+fn held_to_limits(daemon: &Daemon) -> String {
     let of = |name: &str| metrics(daemon, &daemon.handle(name));
     let before = of("processor");
     let (mut most_memory, mut most_pids, mut most_disk) = (0, 0, 0);
@@ -165,20 +167,23 @@ fn held_to_limits(daemon: &Daemon) {
         ("pids", most_pids, PIDS),
         ("disk", most_disk, DISK_BYTES),
     ] {
-        eprintln!("{name}: {most} of {limit}");
         assert!(most as f64 <= limit as f64 * SLACK, "{name}: {most} of {limit}");
         assert!(most as f64 > limit as f64 / 2.0, "{name} was no hog: {most} of {limit}");
     }
-    eprintln!("processors: {processors:.3} of {PROCESSORS}");
     assert!(processors <= PROCESSORS * SLACK, "{processors} processors of {PROCESSORS}");
-    // It came to its limit again and again, even if others had the processor meanwhile.
-    assert!(processors > PROCESSORS / 4.0, "no hog: {processors} processors of {PROCESSORS}");
+    // It came to its limit again and again.
+    assert!(processors > PROCESSORS / 2.0, "no hog: {processors} processors of {PROCESSORS}");
     let events = daemon.ctl(&["inspect", &daemon.handle("memory")]).unwrap();
     assert!(events.contains("Out of memory"), "{events}");
+    format!(
+        "{most_memory} of {MEMORY_BYTES} bytes of memory, {most_disk} of {DISK_BYTES} of disk, \
+         {most_pids} of {PIDS} pids, {processors:.3} of {PROCESSORS} processors"
+    )
 }
 
 /// Neither the server nor a keeper is in a container's group, so no container's limit, and no kill
-/// for want of a container's memory, concerns them.
+/// for want of a container's memory, concerns them. When the host's memory is short, what is in
+/// containers is killed first: a tenth of all memory counts more than what they take.
 fn keepers_are_outside(daemon: &Daemon) {
     let depot = daemon.depot().display().to_string();
     let keepers = host::processes("dadoo", &depot);
@@ -186,6 +191,26 @@ fn keepers_are_outside(daemon: &Daemon) {
     for pid in keepers.iter().copied().chain([daemon.pid().unwrap()]) {
         let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
         assert!(!groups.contains("garden"), "{pid} is in {groups}");
-        assert!(memory::of(pid).unwrap().rss_kib > 0);
+        assert_eq!(oom_score_adj(&pid.to_string()), oom_score_adj("self"), "{pid}");
+        assert!(memory::of(pid).unwrap().rss_kib < 64 << 10, "{pid} is no small program");
     }
+    let rows: Vec<Value> = hogs()
+        .iter()
+        .flat_map(|(name, ..)| {
+            let text = daemon.ctl(&["--json", "top", &daemon.handle(name)]).unwrap();
+            serde_json::from_str::<Vec<Value>>(&text).unwrap()
+        })
+        .collect();
+    // Init, and what was started beside it; those of the bomb come and go.
+    assert!(rows.len() >= 8, "{rows:?}");
+    let scores = rows.iter().filter(|row| row["process"].is_string() || row["container_pid"] == 1);
+    for row in scores {
+        let score = oom_score_adj(&row["pid"].to_string());
+        assert!(score >= oom_score_adj("self") + 100, "{row}: {score}");
+    }
+}
+
+fn oom_score_adj(pid: &str) -> i64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+    text.trim().parse().unwrap()
 }

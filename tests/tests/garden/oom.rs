@@ -83,7 +83,7 @@ fn a_server_that_was_killed_hears_of_it_again_and_of_what_it_missed() {
         let words = ["exec", "-d", &handle, "--", "sh", "-c", "sleep 0.5; tail /dev/zero"];
         daemon.ctl(&words).unwrap();
         daemon.kill().unwrap();
-        std::thread::sleep(Duration::from_secs(2));
+        std::thread::sleep(patience(Duration::from_secs(2)));
         daemon.up().unwrap();
         await_events(daemon, &handle, 2);
         let mut listener = Listener::of(daemon).unwrap();
