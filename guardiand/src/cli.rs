@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+use guardian_contract::ids::IdPolicy;
 use guardian_contract::log::Level;
 
 pub(crate) use limit::{Limits, Throttling};
@@ -144,7 +145,7 @@ pub(crate) struct Lifecycle {
     /// How many group ids; 0 is as many as there are
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) gid_map_length: u32,
-    /// Whose ids unprivileged containers get: one mapping for all of them, or 65536 ids each
+    /// Whose ids unprivileged containers get that don't say: one mapping for all, or 65536 ids each
     #[arg(long, value_enum, default_value = "maximus")]
     pub(crate) id_policy: IdPolicy,
     /// AppArmor profile of unprivileged containers
@@ -156,15 +157,6 @@ pub(crate) struct Lifecycle {
     /// Further devices of privileged containers, such as "c 10:200 rwm"
     #[arg(long, value_name = "RULE")]
     pub(crate) device_cgroup_rule: Vec<String>,
-}
-
-/// Whose ids unprivileged containers get.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum IdPolicy {
-    /// gdn's: root is the host's highest id, all others are themselves.
-    Maximus,
-    /// A block of subordinate ids for each container.
-    Exclusive,
 }
 
 /// The executables called. Those not given are looked for beside this one.
@@ -192,6 +184,12 @@ pub(crate) struct Tools {
     /// Bundle store
     #[arg(long, value_name = "FILE")]
     pub(crate) depot_bin: Option<PathBuf>,
+    /// Id manager
+    #[arg(long, value_name = "FILE")]
+    pub(crate) idmgr_bin: Option<PathBuf>,
+    /// Argument before the id manager's verb; may be given again
+    #[arg(long, value_parser = unquoted, allow_hyphen_values = true, value_name = "ARG")]
+    pub(crate) idmgr_extra_arg: Vec<String>,
 }
 
 /// Who makes root filesystems.

@@ -6,6 +6,7 @@ pub(crate) mod destroy;
 pub(crate) mod entitlement;
 pub(crate) mod facts;
 pub(crate) mod grace;
+pub(crate) mod ids;
 pub(crate) mod info;
 pub(crate) mod limit;
 pub(crate) mod metrics;

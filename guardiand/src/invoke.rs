@@ -115,7 +115,12 @@ impl Outcome {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         match text(&self.stdout) {
             said if !said.is_empty() => said,
-            _ => text(&self.stderr).lines().last().unwrap_or_default().to_owned(),
+            _ => {
+                let said = text(&self.stderr);
+                // Of wrong usage the first line tells what, the last one only where help is.
+                let usage = said.lines().find(|line| line.starts_with("error: "));
+                usage.or(said.lines().last()).unwrap_or_default().to_owned()
+            }
         }
     }
 

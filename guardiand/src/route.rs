@@ -88,6 +88,7 @@ async fn of_container(guardian: &Arc<Guardian>, request: &Request, body: &[u8]) 
             let ask: Stop = decode(body).map_err(json)?;
             let (_hold, container) = found()?;
             stop::stop(&container, ask.kill).await.map_err(failed)?;
+            guardian.save_volumes(&container).await;
             Ok(Reply::empty())
         }
         Route::NetIn => {

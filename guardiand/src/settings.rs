@@ -49,7 +49,7 @@ impl Settings {
             None => present(&beside.join(name)),
         };
         let init = sibling(&flags.tools.init_bin, "init")?;
-        let ids = idmgr::Ids::new(sibling(&None, "idmgr")?, &flags.lifecycle).await?;
+        let ids = idmgr::Ids::new(sibling(&flags.tools.idmgr_bin, "idmgr")?, &flags).await?;
         Ok(Self {
             depot: Depot::at(std::path::absolute(&flags.lifecycle.depot)?),
             depot_tool: DepotTool::new(sibling(&flags.tools.depot_bin, "depot")?, &init, &flags)?,

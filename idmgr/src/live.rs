@@ -2,7 +2,7 @@
 //! them (user_namespaces(7)).
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
@@ -25,9 +25,10 @@ pub(crate) fn maps() -> anyhow::Result<Vec<(Range, u32)>> {
         let process = PathBuf::from("/proc").join(&name);
         // A process that ends meanwhile has no ids any more.
         let Ok(namespace) = std::fs::read_link(process.join("ns/user")) else { continue };
-        if !seen.insert(namespace) {
+        if seen.contains(&namespace) || is_dead(&process) {
             continue;
         }
+        seen.insert(namespace);
         for map in ["uid_map", "gid_map"] {
             let text = std::fs::read_to_string(process.join(map)).unwrap_or_default();
             found.extend(text.lines().filter_map(extent).map(|range| (range, pid)));
@@ -36,6 +37,13 @@ pub(crate) fn maps() -> anyhow::Result<Vec<(Range, u32)>> {
     found.sort();
     found.dedup_by_key(|(range, _)| *range);
     Ok(found)
+}
+
+/// Tells whether a process is only waited for (proc_pid_stat(5)): it can't use ids any more.
+fn is_dead(process: &Path) -> bool {
+    let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    matches!(state, None | Some('Z' | 'X'))
 }
 
 /// One line of a map: inside, outside, size.

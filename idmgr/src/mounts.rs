@@ -187,6 +187,10 @@ fn make(store: &Store, request: &Prepare, maps: &IdMaps, mount: &mut Mount) -> a
 }
 
 fn idmap(store: &Store, request: &Prepare, maps: &IdMaps, mount: &mut Mount) -> anyhow::Result<()> {
+    // A container with the host's own ids needs no other view.
+    if Translation::to_host(maps).is_nothing() {
+        return claim(store, request, maps, mount).map(drop);
+    }
     mount.strategy = Strategy::Idmap;
     let name = source::mark_name(&mount.key, maps, mount.recursive)?;
     mount.shown = store.marks().join(name);

@@ -45,6 +45,11 @@ impl Translation {
         Self { uid: extents(&maps.uid), gid: extents(&maps.gid) }
     }
 
+    /// Tells whether every id stays what it is.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.uid.is_empty() && self.gid.is_empty()
+    }
+
     /// Returns the way back.
     pub(crate) fn reversed(&self) -> Self {
         let turn = |extents: &[Extent]| {

@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use guardian_contract::depot::Handle;
 use guardian_contract::fault::{Fault, Kind};
@@ -269,11 +269,6 @@ pub(crate) fn remove_all(store: &Store, id: &Handle) -> anyhow::Result<()> {
 
 /// Answers `volume sync`.
 pub(crate) fn sync(store: &Store, id: &Handle) -> anyhow::Result<Value> {
-    let (entry, record) = store.known(id)?;
-    if record.rootfs.is_none() {
-        bail!(Fault::invalid(format!("the root filesystem of '{id}' is not known")));
-    }
-    let synced = sync_out(store, id, &record)?;
-    drop(entry);
-    Ok(json!({"synced": synced}))
+    let (_entry, record) = store.known(id)?;
+    Ok(json!({"synced": sync_out(store, id, &record)?}))
 }

@@ -25,6 +25,8 @@ mod file;
 mod hog;
 #[path = "garden/inspect.rs"]
 mod inspect;
+#[path = "garden/ids.rs"]
+mod ids;
 #[path = "garden/life.rs"]
 mod life;
 #[path = "garden/limit.rs"]

@@ -13,6 +13,7 @@ mod net;
 mod process;
 
 pub use change::LimitsChange;
+pub use container::VolumeStore;
 pub use container::{BindMount, BulkInfo, Capacity, ContainerInfo, ContainerSpec, ImageRef};
 pub use error::{ApiError, CONTAINER_NOT_FOUND, EXECUTABLE_NOT_FOUND, PROCESS_NOT_FOUND};
 pub use error::{SERVICE_UNAVAILABLE, UNRECOVERABLE};

@@ -6,6 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 
+/// Whose ids an unprivileged container gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum IdPolicy {
+    /// gdn's: root is the host's highest id, all others are themselves
+    Maximus,
+    /// A block of subordinate ids of its own
+    Exclusive,
+}
+
 /// One extent of an id map, with the OCI runtime spec's JSON names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdMapping {

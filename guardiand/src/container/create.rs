@@ -77,7 +77,7 @@ impl Guardian {
         .map_err(|fault: Fault| ApiError::other(fault.message))
     }
 
-    async fn make(&self, container: &Container, spec: ContainerSpec) -> anyhow::Result<()> {
+    async fn make(&self, container: &Container, mut spec: ContainerSpec) -> anyhow::Result<()> {
         let journal = container.journal();
         let begin = |step| {
             journal.mark(Operation::Create, step, Mark::Begin)?;
@@ -88,18 +88,16 @@ impl Guardian {
             journal.mark(Operation::Create, step, Mark::Done)
         };
 
-        let start = begin("ids")?;
         let handle = container.handle();
-        let ids = match spec.privileged {
-            true => None,
-            false => Some(self.settings.ids.allocate(handle).await?),
-        };
-        done("ids", start)?;
+        let start = Instant::now();
+        let ids = self.give_ids(container, &spec).await?;
+        telemetry::CREATE_STEPS.took(&["ids"], start.elapsed());
 
         let start = begin("rootfs")?;
         let image = self.image(&spec);
         let fragment = self.settings.images.create(handle, &image, ids.as_ref()).await?;
         done("rootfs", start)?;
+        self.prepare_mounts(container, &mut spec, ids.as_ref(), &fragment.root.path).await?;
 
         let start = begin("bundle")?;
         let bundle_spec = bundle_spec(fragment, &spec, ids.unwrap_or_default());

@@ -119,7 +119,7 @@ impl Guardian {
             tokio::join!(self.settings.network.down(handle), self.settings.images.delete(handle),);
         note("network", network);
         note("rootfs", rootfs);
-        note("ids", self.settings.ids.release(handle).await);
+        note("ids", self.take_ids_back(container).await);
         if failures.is_empty() {
             self.farewell(container).await;
             if let Err(error) = self.settings.depot_tool.destroy(handle).await {

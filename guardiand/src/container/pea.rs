@@ -50,6 +50,10 @@ impl Guardian {
         spec: &ProcessSpec,
         stdio: Option<Passed>,
     ) -> anyhow::Result<Pipes> {
+        if let Some(mount) = spec.bind_mounts.iter().find(|mount| mount.idmap) {
+            let text = format!("bind mount '{}' of a pea can't be id-mapped", mount.src_path);
+            return Err(Fault::invalid(text).into());
+        }
         let facts = container.facts()?;
         let ids = facts.ids();
         let maps = (!ids.uid.is_empty()).then_some(&ids);

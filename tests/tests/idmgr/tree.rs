@@ -112,8 +112,8 @@ fn dress(path: &Path, node: &Node) {
         return;
     }
     let set = |name: &str, value: &[u8]| {
-        rustix::fs::lsetxattr(path, name, value, XattrFlags::empty())
-            .unwrap_or_else(|error| panic!("{name} of {}: {error}", path.display()));
+        let set = rustix::fs::lsetxattr(path, name, value, XattrFlags::empty());
+        assert_eq!(set, Ok(()), "{name} of {}", path.display());
     };
     if !node.acl.is_empty() {
         set("system.posix_acl_access", &acl(&node.acl));

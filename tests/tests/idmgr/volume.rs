@@ -39,7 +39,8 @@ fn a_volume_begins_as_the_image_s_directory_and_belongs_to_the_container() {
     let mut want = tree::facts(&docker);
     let mut have = tree::facts(&bench.path(DATA));
     // The directory itself has the mode that the engine expects.
-    (want.remove(Path::new("")), have.remove(Path::new("")));
+    want.remove(Path::new(""));
+    have.remove(Path::new(""));
     assert_eq!(have, want);
     assert_eq!(bench.ok("volume create a --kind docker")["copied"]["copied"], 0);
     let other = bench.ok("volume create a --kind custom --dst /srv/b");

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::IdPolicy;
+
 use super::{ApiError, Limits, NetIn, NetOutRule, PortMapping, is_zero};
 
 /// The body of a create request.
@@ -47,6 +49,23 @@ pub struct ContainerSpec {
     /// Port mappings made at create.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub netin: Vec<NetIn>,
+    /// Whose ids it gets, if not what the server gives by default; ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id_policy: Option<IdPolicy>,
+    /// Directories for what can't live on an overlay; ours.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volume_stores: Vec<VolumeStore>,
+}
+
+/// A directory of its own for an engine inside the container, kept as long as the container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VolumeStore {
+    /// `docker`, `kubelet`, `k0s`, `k3s`, `rke2`, `buildkit`, `containerd` or `custom`.
+    pub kind: String,
+    /// In the container; empty is where that program keeps its data.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub dst_path: String,
 }
 
 /// An image and who may pull it.
@@ -87,6 +106,9 @@ pub struct BindMount {
     /// 0 host, 1 container; gdn takes both for host, and so do we.
     #[serde(skip_serializing_if = "is_zero")]
     pub origin: u8,
+    /// Show the host's ids as those of an unprivileged container, without a change on disk; ours.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub idmap: bool,
 }
 
 /// The answer to an info request; every member is always written.

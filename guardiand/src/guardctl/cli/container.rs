@@ -1,7 +1,8 @@
 //! The arguments that say what a container should be: of `create` and of `run`.
 
 use clap::Args;
-use guardian_contract::garden::{BindMount, ContainerSpec, ImageRef, Limits};
+use guardian_contract::garden::{BindMount, ContainerSpec, ImageRef, Limits, VolumeStore};
+use guardian_contract::ids::IdPolicy;
 
 use super::parse;
 use super::update::BlockIoArgs;
@@ -39,9 +40,19 @@ pub(crate) struct ContainerArgs {
     #[arg(short, long = "env", value_name = "K=V", value_parser = parse::variable)]
     env: Vec<String>,
 
-    /// Show a file or directory of the server's host inside; writable unless :ro
-    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro|rw]", value_parser = parse::bind_mount)]
+    /// Show a file or directory of the server's host inside; writable unless :ro, and with :idmap
+    /// as the container's own, so that its root can write what is the host's root's
+    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro|rw|idmap,…]", value_parser = parse::bind_mount)]
     mounts: Vec<BindMount>,
+
+    /// A directory for an engine inside that can't live on an overlay, kept as long as the
+    /// container: docker, kubelet, k0s, k3s, rke2, buildkit, containerd, or custom with a path
+    #[arg(long = "volume-store", value_name = "KIND[:PATH]", value_parser = parse::volume_store)]
+    volume_stores: Vec<VolumeStore>,
+
+    /// Whose ids it gets [default: the server's]
+    #[arg(long, value_enum)]
+    id_policy: Option<IdPolicy>,
 
     /// Most memory, in bytes or with k, M, G
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
@@ -91,6 +102,8 @@ impl ContainerArgs {
             no_new_privileges: self.no_new_privileges,
             env: self.env.clone(),
             bind_mounts: self.mounts.clone(),
+            volume_stores: self.volume_stores.clone(),
+            id_policy: self.id_policy,
             network: self.network.clone().unwrap_or_default(),
             properties: self.properties.iter().cloned().collect(),
             grace_time: self.grace_time.unwrap_or_default(),

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use guardian_contract::garden::BindMount;
+use guardian_contract::garden::{BindMount, VolumeStore};
 
 /// Reads `64M`: a number of bytes, with k, M, G or T for powers of 1024.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
@@ -45,18 +45,36 @@ pub(crate) fn variable(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads `SRC:DST[:ro|rw]`.
+/// Reads `SRC:DST[:OPTION,…]` with the options ro, rw and idmap.
 pub(crate) fn bind_mount(text: &str) -> Result<BindMount, String> {
     let words: Vec<&str> = text.split(':').collect();
-    let (source, destination, mode) = match words[..] {
-        [source, destination] | [source, destination, "rw"] => (source, destination, 1),
-        [source, destination, "ro"] => (source, destination, 0),
-        _ => return Err("not SRC:DST, SRC:DST:ro or SRC:DST:rw".into()),
+    let (source, destination, options) = match words[..] {
+        [source, destination] => (source, destination, "rw"),
+        [source, destination, options] => (source, destination, options),
+        _ => return Err("not SRC:DST or SRC:DST:OPTION,…".into()),
     };
+    let (mut mode, mut idmap) = (1, false);
+    for option in options.split(',') {
+        match option {
+            "ro" => mode = 0,
+            "rw" => mode = 1,
+            "idmap" => idmap = true,
+            other => return Err(format!("'{other}' is none of ro, rw and idmap")),
+        }
+    }
     if !source.starts_with('/') || !destination.starts_with('/') {
         return Err("both paths must be absolute".into());
     }
-    Ok(BindMount { src_path: source.into(), dst_path: destination.into(), mode, origin: 0 })
+    Ok(BindMount { src_path: source.into(), dst_path: destination.into(), mode, origin: 0, idmap })
+}
+
+/// Reads `KIND[:PATH]`.
+pub(crate) fn volume_store(text: &str) -> Result<VolumeStore, String> {
+    let (kind, path) = text.split_once(':').unwrap_or((text, ""));
+    if kind.is_empty() || text.ends_with(':') || !path.is_empty() && !path.starts_with('/') {
+        return Err("not KIND or KIND:/PATH".into());
+    }
+    Ok(VolumeStore { kind: kind.into(), dst_path: path.into() })
 }
 
 /// `HANDLE:PATH`
@@ -108,8 +126,23 @@ mod tests {
         for (text, mode) in [("/a:/b", 1), ("/a:/b:rw", 1), ("/a:/b:ro", 0)] {
             assert_eq!(bind_mount(text).unwrap().mode, mode, "{text}");
         }
-        for wrong in ["", "/a", "a:/b", "/a:b", "/a:/b:rx", "/a:/b:ro:z"] {
+        for (text, mode) in [("/a:/b:idmap", 1), ("/a:/b:ro,idmap", 0), ("/a:/b:idmap,rw", 1)] {
+            let mount = bind_mount(text).unwrap();
+            assert_eq!((mount.mode, mount.idmap), (mode, true), "{text}");
+        }
+        for wrong in ["", "/a", "a:/b", "/a:b", "/a:/b:rx", "/a:/b:ro:z", "/a:/b:", "/a:/b:ro,"] {
             assert!(bind_mount(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn volume_stores_have_a_kind_and_maybe_a_path() {
+        for (text, kind, path) in [("docker", "docker", ""), ("custom:/a:b", "custom", "/a:b")] {
+            let store = volume_store(text).unwrap();
+            assert_eq!((store.kind.as_str(), store.dst_path.as_str()), (kind, path));
+        }
+        for wrong in ["", ":/a", "docker:", "docker:a"] {
+            assert!(volume_store(wrong).is_err(), "{wrong}");
         }
     }
 
