@@ -16,6 +16,8 @@ use guardian_tests::patience::patience;
 
 use serde_json::{Value, json};
 
+#[path = "idmgr/cost.rs"]
+mod cost;
 #[path = "idmgr/kill.rs"]
 mod kill;
 #[path = "idmgr/life.rs"]

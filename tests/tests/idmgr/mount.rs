@@ -214,6 +214,21 @@ fn any_owner_can_be_the_container_s_root() {
     assert_eq!(kind, "invalid");
 }
 
+/// Tells whether this kernel maps tmpfs, which it does from 6.3 on.
+fn maps_tmpfs(bench: &Bench) -> bool {
+    let place = bench.path("tmpfs");
+    fs::create_dir(&place).unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("tmpfs", &place, "tmpfs", flags, None).unwrap();
+    let report = bench.ok(&format!("probe --dir {}", place.display()));
+    rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH).unwrap();
+    let maps = report["idmap"][place.to_str().unwrap()]["ok"].as_bool().unwrap();
+    if !maps {
+        skip::note("id-mapped views of tmpfs", "this kernel has none");
+    }
+    maps
+}
+
 #[test]
 fn files_that_are_mounts_themselves() {
     if !is_root("idmgr mounts of files") {
@@ -232,12 +247,11 @@ fn files_that_are_mounts_themselves() {
         rustix::mount::mount_bind(bench.path(file), bench.path(place)).unwrap();
     }
     bench.ok("register a --policy exclusive");
+    let maps_tmpfs = maps_tmpfs(&bench);
     for (place, text) in [("t-mount", "t/file"), ("ext-mount", "ext/file")] {
+        let owned = if text == "ext/file" || maps_tmpfs { (BASE, BASE) } else { (0, 0) };
         let shown = source(&bench.ok(&format!("mount prepare a --src {place} --dst /{place}")));
-        assert_eq!(
-            (owner(&shown), fs::read_to_string(&shown).unwrap()),
-            ((BASE, BASE), text.into())
-        );
+        assert_eq!((owner(&shown), fs::read_to_string(&shown).unwrap()), (owned, text.into()));
     }
     // The kernel's own filesystems can't be mapped: shown as they are, or refused.
     let answer = bench.ok("mount prepare a --src /dev/null --dst /dev/x");
@@ -268,7 +282,8 @@ fn mounts_below_follow_one_by_one() {
     let answer = bench.ok("mount prepare a --src s --dst /s --recursive");
     assert_eq!(answer["options"], json!(["rbind", "rw"]));
     let shown = source(&answer);
-    assert_eq!(owner(&shown.join("tmp fs/inner/f")), (BASE, BASE));
+    let owned = if maps_tmpfs(&bench) { (BASE, BASE) } else { (0, 0) };
+    assert_eq!(owner(&shown.join("tmp fs/inner/f")), owned);
     assert_eq!(owner(&shown.join("proc/version")), (0, 0));
     let flat = source(&bench.ok("mount prepare a --src s --dst /t"));
     assert!(!flat.join("tmp fs/inner").exists() && !flat.join("proc/version").exists());
@@ -300,15 +315,17 @@ fn a_view_is_handed_over_as_descriptors() {
     let output = private.stderr(Stdio::inherit()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let lines: Vec<&str> = said.lines().collect();
-    let shown =
-        json!({"attached": [{"path": "", "mapped": true}, {"path": "below", "mapped": true}]});
+    let maps_tmpfs = maps_tmpfs(&bench);
+    let below = json!({"path": "below", "mapped": maps_tmpfs});
+    let shown = json!({"attached": [{"path": "", "mapped": true}, below]});
+    let owned = if maps_tmpfs { (7, 8) } else { (0, 0) };
     assert_eq!(serde_json::from_str::<Value>(lines[0]).unwrap(), shown, "{said}");
-    assert_eq!(lines[1..], ["7:8", "7:8"]);
+    assert_eq!(lines[1..], ["7:8".to_owned(), format!("{}:{}", owned.0, owned.1)]);
     assert_eq!(bench.mounts(), [bench.path("s/below")]);
     // Without the server it is the caller's own mount namespace all the same.
     let mut direct = bench.command(&attach);
     assert_eq!(ok(direct.current_dir(bench.0.path()).output().unwrap()), shown);
-    assert_eq!(owner(&bench.path("d/below")), (7, 8));
+    assert_eq!(owner(&bench.path("d/below")), owned);
     let refused = bench.run(&[
         "call",
         "--socket",
