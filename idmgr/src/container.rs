@@ -294,12 +294,13 @@ pub(crate) fn stop(
 }
 
 fn release_all(store: &Store, id: &Handle, entry: &mut Entry<Record>) -> anyhow::Result<()> {
-    rootfs::release(store, id, entry)?;
+    let rootfs = rootfs::release(store, id, entry).err();
     let mounts = entry.document.iter().flat_map(|record| record.mounts.clone()).collect::<Vec<_>>();
     // Everything is tried, whatever becomes of the others.
     let failures: Vec<String> = mounts
         .iter()
         .filter_map(|mount| mounts::release(store, id, entry, &mount.destination).err())
+        .chain(rootfs)
         .map(|error| format!("{error:#}"))
         .collect();
     match failures.is_empty() {
