@@ -23,10 +23,10 @@ mod failure;
 mod file;
 #[path = "garden/hog.rs"]
 mod hog;
-#[path = "garden/inspect.rs"]
-mod inspect;
 #[path = "garden/ids.rs"]
 mod ids;
+#[path = "garden/inspect.rs"]
+mod inspect;
 #[path = "garden/life.rs"]
 mod life;
 #[path = "garden/limit.rs"]
