@@ -101,7 +101,7 @@ impl Visitor for Copy<'_> {
         Ok(())
     }
 
-    fn leave(&mut self, _directory: BorrowedFd<'_>, _name: &CStr) -> anyhow::Result<()> {
+    fn leave(&mut self) -> anyhow::Result<()> {
         match self.directories.pop() {
             Some((directory, stat)) => set_times(directory.as_fd(), &stat),
             None => Ok(()),
@@ -225,45 +225,6 @@ fn is_copied(name: &[u8]) -> bool {
         || ACLS.contains(&name)
         || name.starts_with(b"user.")
         || name.starts_with(b"trusted.")
-}
-
-/// Removes a tree below an open directory; a name that is not there is no error.
-///
-/// # Errors
-/// The kernel's, with the path.
-pub(crate) fn remove(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<()> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let top = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
-        Ok(top) => top,
-        Err(Errno::NOENT) => return Ok(()),
-        Err(error) => return Err(error).context("open"),
-    };
-    let stat = rustix::fs::fstat(&top).context("look at")?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-        return rustix::fs::unlinkat(parent, name, AtFlags::empty()).context("remove");
-    }
-    walk::walk(&top, &mut Removal)?;
-    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).context("remove directory")
-}
-
-struct Removal;
-
-impl Visitor for Removal {
-    fn enter(&mut self, entry: &Entry<'_>) -> anyhow::Result<()> {
-        match entry.kind() {
-            FileType::Directory => Ok(()),
-            _ => rustix::fs::unlinkat(entry.directory, entry.name, AtFlags::empty())
-                .context("remove"),
-        }
-    }
-
-    fn leave(&mut self, directory: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<()> {
-        match name.is_empty() {
-            true => Ok(()),
-            false => rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)
-                .context("remove directory"),
-        }
-    }
 }
 
 /// Makes a directory for us alone and opens it.

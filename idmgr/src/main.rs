@@ -24,6 +24,7 @@ mod probe;
 mod range;
 mod record;
 mod recover;
+mod removal;
 mod reown;
 mod request;
 mod rootfs;

@@ -13,7 +13,7 @@ use crate::entry::{self, Entry};
 use crate::record::{Record, State, Unfinished};
 use crate::source::{self, Source};
 use crate::store::Store;
-use crate::{container, copy, mark, mounts, volume, walk};
+use crate::{container, copy, mark, mounts, removal, volume, walk};
 
 /// Puts everything in order. What fails is told, and stops nothing.
 pub(crate) fn recover(store: &Store) -> anyhow::Result<Value> {
@@ -164,7 +164,7 @@ pub(crate) fn gc(store: &Store, age: Duration) -> anyhow::Result<Value> {
             {
                 let c_name = copy::c_name(&name)?;
                 use std::os::fd::AsFd;
-                copy::remove(parent.as_fd(), &c_name)
+                removal::remove(parent.as_fd(), &c_name)
                     .with_context(|| format!("remove {}", entry.path().display()))?;
                 removed.push(entry.path());
             }

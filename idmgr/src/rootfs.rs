@@ -59,6 +59,10 @@ pub(crate) fn prepare(store: &Store, request: &Prepare) -> anyhow::Result<Value>
         return Ok(shown(overlay));
     }
     release(store, id, &mut entry)?;
+    if mark::is_mount(&request.target) {
+        let message = format!("something is mounted on {} already", request.target.display());
+        return Err(Fault::exists(message).into());
+    }
     // What one way left in the upper layer, another may not understand.
     let before = known.filter(|one| one.upper == request.upper).map(|one| one.way);
     let ways = match request.way.or(before) {

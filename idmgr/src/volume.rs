@@ -21,7 +21,7 @@ use crate::record::{Record, Strategy, Volume};
 use crate::request::absolute;
 use crate::store::Store;
 use crate::translate::Translation;
-use crate::{copy, inode, owner, shift, walk};
+use crate::{copy, inode, owner, removal, shift, walk};
 
 mod image;
 
@@ -185,7 +185,7 @@ fn fill(
     mode: u32,
 ) -> anyhow::Result<copy::Report> {
     let parent = walk::open_top(directory)?;
-    copy::remove(parent.as_fd(), c"data.new")?;
+    removal::remove(parent.as_fd(), c"data.new")?;
     let new = copy::make_directory(parent.as_fd(), c"data.new")?;
     let mut report = copy::Report::default();
     let rootfs = record.rootfs.as_ref().filter(|_| volume.sync);
@@ -264,7 +264,7 @@ pub(crate) fn remove_all(store: &Store, id: &Handle) -> anyhow::Result<()> {
     }
     let parent = walk::open_top(&volumes)?;
     let name = copy::c_name(id.as_str().as_ref())?;
-    copy::remove(parent.as_fd(), &name).with_context(|| format!("remove volumes of '{id}'"))
+    removal::remove(parent.as_fd(), &name).with_context(|| format!("remove volumes of '{id}'"))
 }
 
 /// Answers `volume sync`.

@@ -10,12 +10,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// One entry of the tree.
 #[derive(Debug)]
 pub(crate) struct Entry<'a> {
-    /// The directory it is in; for the top of the tree, the top itself.
-    pub(crate) directory: BorrowedFd<'a>,
     /// Its name there; empty for the top.
     pub(crate) name: &'a CStr,
     /// The entry, opened with `O_PATH`.
@@ -38,8 +37,8 @@ pub(crate) trait Visitor {
     /// Meets an entry, a directory before all that is in it.
     fn enter(&mut self, entry: &Entry<'_>) -> anyhow::Result<()>;
 
-    /// Leaves a directory; `directory` and `name` are as in [`Entry`].
-    fn leave(&mut self, _directory: BorrowedFd<'_>, _name: &CStr) -> anyhow::Result<()> {
+    /// Leaves a directory.
+    fn leave(&mut self) -> anyhow::Result<()> {
         Ok(())
     }
 
@@ -50,7 +49,6 @@ pub(crate) trait Visitor {
 /// A directory whose entries are being met.
 struct Level {
     directory: OwnedFd,
-    name: CString,
     names: std::vec::IntoIter<CString>,
 }
 
@@ -69,16 +67,15 @@ pub(crate) fn open_top(path: &Path) -> anyhow::Result<OwnedFd> {
 /// # Errors
 /// The first of the visitor's or the kernel's, with the path from the top on.
 pub(crate) fn walk(top: &OwnedFd, visitor: &mut impl Visitor) -> anyhow::Result<()> {
+    allow_depth();
     let mut path = PathBuf::new();
     let mut levels = Vec::new();
-    meet(top.as_fd(), c"", top.as_fd(), &path, visitor)?;
-    levels.extend(level(top, c"")?);
+    meet(c"", top.as_fd(), &path, visitor)?;
+    levels.extend(level(top)?);
     while let Some(current) = levels.last_mut() {
         let Some(name) = current.names.next() else {
-            let name = std::mem::take(&mut current.name);
             levels.pop();
-            let parent = levels.last().map_or(top.as_fd(), |level| level.directory.as_fd());
-            visitor.leave(parent, &name).with_context(|| path.display().to_string())?;
+            visitor.leave().with_context(|| path.display().to_string())?;
             path.pop();
             continue;
         };
@@ -91,6 +88,12 @@ pub(crate) fn walk(top: &OwnedFd, visitor: &mut impl Visitor) -> anyhow::Result<
         }
     }
     Ok(())
+}
+
+/// A descriptor is held for each level: as many as we may have.
+fn allow_depth() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 fn descend(
@@ -110,23 +113,22 @@ fn descend(
         }
         Err(error) => return Err(error).context("open"),
     };
-    meet(directory, name, file.as_fd(), path, visitor)?;
-    level(&file, name)
+    meet(name, file.as_fd(), path, visitor)?;
+    level(&file)
 }
 
 fn meet(
-    directory: BorrowedFd<'_>,
     name: &CStr,
     file: BorrowedFd<'_>,
     path: &Path,
     visitor: &mut impl Visitor,
 ) -> anyhow::Result<()> {
     let stat = rustix::fs::fstat(file).context("look at")?;
-    visitor.enter(&Entry { directory, name, file, stat, path })
+    visitor.enter(&Entry { name, file, stat, path })
 }
 
 /// Reads a directory; other files have nothing in them.
-fn level(file: &OwnedFd, name: &CStr) -> anyhow::Result<Option<Level>> {
+fn level(file: &OwnedFd) -> anyhow::Result<Option<Level>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = match rustix::fs::openat(file, ".", flags, Mode::empty()) {
         Ok(directory) => directory,
@@ -134,11 +136,7 @@ fn level(file: &OwnedFd, name: &CStr) -> anyhow::Result<Option<Level>> {
         // Removed while it was looked at.
         Err(Errno::NOENT) => {
             let directory = file.try_clone().context("open directory")?;
-            return Ok(Some(Level {
-                directory,
-                name: name.to_owned(),
-                names: Vec::new().into_iter(),
-            }));
+            return Ok(Some(Level { directory, names: Vec::new().into_iter() }));
         }
         Err(error) => return Err(error).context("open directory"),
     };
@@ -149,5 +147,5 @@ fn level(file: &OwnedFd, name: &CStr) -> anyhow::Result<Option<Level>> {
             names.push(entry.file_name().to_owned());
         }
     }
-    Ok(Some(Level { directory, name: name.to_owned(), names: names.into_iter() }))
+    Ok(Some(Level { directory, names: names.into_iter() }))
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::{copy, walk};
+use crate::{copy, removal, walk};
 
 /// The name under which a copy is made, before it takes its place.
 const NEW: &std::ffi::CStr = c".idmgr-new";
@@ -38,11 +38,11 @@ pub(super) fn replace<T>(
         let kind = FileType::from_raw_mode(stat.st_mode);
         ensure!(kind == FileType::Directory, "{} of the image is no directory", place.display());
     }
-    copy::remove(parent.as_fd(), NEW)?;
+    removal::remove(parent.as_fd(), NEW)?;
     let new = copy::make_directory(parent.as_fd(), NEW)?;
     let filled = fill(&new)?;
     // Not an exchange: an overlay can't move a directory that its lower layers have.
-    copy::remove(parent.as_fd(), &name)?;
+    removal::remove(parent.as_fd(), &name)?;
     rustix::fs::renameat(&parent, NEW, &parent, &name).context("name the copy")?;
     Ok(filled)
 }

@@ -326,6 +326,16 @@ fn a_view_is_handed_over_as_descriptors() {
     let mut direct = bench.command(&attach);
     assert_eq!(ok(direct.current_dir(bench.0.path()).output().unwrap()), shown);
     assert_eq!(owner(&bench.path("d/below")), owned);
+    // All other verbs are answered by the server itself.
+    let call = |line: &str| bench.ok(&format!("call --socket {socket} {line}"));
+    call("register a --policy exclusive --rootfs s");
+    let prepared = call("mount prepare a --src d --dst /d --base owner --recursive");
+    assert_eq!(call("show a")["mounts"][0]["shown"], prepared["source"]);
+    assert_eq!(call("volume create a --kind buildkit")["mount"]["strategy"], "idmap");
+    assert_eq!(call("pause a")["state"], "paused");
+    assert_eq!(call("resume a")["state"], "live");
+    assert_eq!(call("recover")["complete"], true);
+    assert_eq!(call("remove a"), json!({"removed": true}));
     let refused = bench.run(&[
         "call",
         "--socket",

@@ -98,6 +98,8 @@ fn the_best_way_is_chosen_and_what_does_not_work_is_told() {
     assert!(said.contains("rw/upper is in use by 'a'"), "{said}");
     bench.ok("remove a");
     bench.ok("register a --policy exclusive");
+    let said = bench.fails(&PREPARE.replace("--target merged", "--target /proc"));
+    assert_eq!(said, ("exists".into(), "something is mounted on /proc already".into()));
     // An overlay can't be a layer that is mapped, so its owners are changed in the upper one.
     let options =
         format!("lowerdir={}:{}", bench.path("top").display(), bench.path("base").display());

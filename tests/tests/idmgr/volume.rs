@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use guardian_tests::skip;
 use serde_json::{Value, json};
 
 use super::tree;
@@ -144,6 +146,34 @@ fn links_of_an_image_lead_nowhere_outside() {
     assert_eq!(fs::read_dir(bench.path("outside")).unwrap().count(), 1);
     assert!(!Path::new("/etc/made").exists() && !bench.path("made").exists());
     assert!(bench.path("rootfs/x/made").exists());
+}
+
+#[test]
+fn what_is_hard_to_remove_is_removed() {
+    if !skip::can_run("idmgr remove of deep trees", &["chattr"]) {
+        return;
+    }
+    let bench = Bench::new(1);
+    bench.ok("register a");
+    bench.ok("volume create a --kind docker");
+    let directory = fs::File::open(bench.path(DATA)).unwrap();
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+    let mode = rustix::fs::Mode::from_raw_mode(0o700);
+    let mut deep: rustix::fd::OwnedFd = directory.into();
+    for _ in 0..3000 {
+        rustix::fs::mkdirat(&deep, "d", mode).unwrap();
+        deep = rustix::fs::openat(&deep, "d", flags, mode).unwrap();
+    }
+    fs::write(bench.path(DATA).join("frozen"), "").unwrap();
+    // Not every filesystem has the mark.
+    let _ = Command::new("chattr").arg("+i").arg(bench.path(DATA).join("frozen")).status();
+    // Fewer descriptors than levels.
+    let mut limited = Command::new("sh");
+    let remove = bench.command(&["remove", "a"]);
+    limited.args(["-c", "ulimit -n 256 && exec \"$@\"", "x"]).arg(remove.get_program());
+    let output = limited.args(remove.get_args()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(!bench.path("state/volumes/a").exists());
 }
 
 #[test]
