@@ -136,6 +136,7 @@ mod tests {
     fn create_is_called_as_gdn_calls_it() {
         let create = Create {
             disk_limit_bytes: 10,
+            inode_limit: 0,
             exclude_image_from_quota: true,
             username: "u".into(),
             password: "secret".into(),

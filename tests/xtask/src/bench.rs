@@ -2,7 +2,9 @@
 //! and what our programs take of the memory.
 
 mod bulk;
+mod files;
 mod floor;
+mod images;
 mod memory;
 mod network;
 mod ours;
@@ -45,6 +47,7 @@ pub(crate) struct Report {
     memory: memory::Numbers,
     bulk: bulk::Bulk,
     streams: streams::Streams,
+    files: files::Files,
 }
 
 /// One thing done by us and by the bare runtime.
@@ -112,8 +115,10 @@ pub(crate) fn bench(args: &Args) -> anyhow::Result<()> {
     }
     let network = network::measure(args.count)?;
     say(&table::render_network(&network, args.count));
+    let images = images::measure(args.count)?;
+    say(&table::render_images(&images, args.count));
     if let Some(path) = &args.json {
-        let all = serde_json::json!({"runtimes": reports, "network": network});
+        let all = serde_json::json!({"runtimes": reports, "network": network, "images": images});
         guardian_contract::file::replace_mode(path, &serde_json::to_vec_pretty(&all)?, 0o644)?;
     }
     Ok(())
@@ -141,6 +146,7 @@ fn measure(daemon: &Daemon, runtime: &str, count: usize) -> anyhow::Result<Repor
         memory: memory::measure(daemon)?,
         bulk: bulk::measure(daemon)?,
         streams: streams::measure(daemon, runtime)?,
+        files: files::measure(daemon)?,
     })
 }
 

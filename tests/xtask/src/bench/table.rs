@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::Report;
+use super::images::Images;
 use super::network::Network;
 
 /// Returns the table.
@@ -55,8 +56,34 @@ pub(super) fn render(report: &Report) -> String {
             "{name:<24}{ours:>9.0}             {floor_name:<16}{floor:>9.0}{share:>17.0}%"
         );
     }
-    let _ = write!(text, "{:<24}{:>9.0}", "stdin, API", streams.api_in);
+    let _ = writeln!(text, "{:<24}{:>9.0}", "stdin, API", streams.api_in);
+    let files = &report.files;
+    let _ = writeln!(text, "\nfiles through the API, MB per second");
+    for (name, into, out) in [
+        ("200 MiB", files.large_in, files.large_out),
+        ("4000 of 4 KiB", files.small_in, files.small_out),
+    ] {
+        let _ = writeln!(text, "{name:<24}{into:>9.0} in {out:>9.0} out");
+    }
+    let _ = write!(text, "{:<24}{:>9.0} in, no container", "the same, tar -xf", files.small_tar);
     text
+}
+
+/// Returns the table of what images cost.
+pub(super) fn render_images(images: &Images, count: usize) -> String {
+    let mut text = format!("\nrootfs, known images {count} times each, milliseconds\n");
+    let _ = writeln!(text, "{:<24}{:>9}{:>9}", "", "p50", "p95");
+    for (name, times) in [
+        ("unpack", images.unpack),
+        ("tar -xzf, not synced", images.tar),
+        ("umoci, not synced", images.umoci),
+        ("create, 3 layers", images.create),
+        ("create, 60 layers", images.create_deep),
+        ("delete", images.delete),
+    ] {
+        let _ = writeln!(text, "{name:<24}{:>9.1}{:>9.1}", times.p50, times.p95);
+    }
+    text.trim_end().to_owned()
 }
 
 /// Returns the table of what a network costs.
