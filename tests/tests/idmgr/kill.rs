@@ -49,7 +49,7 @@ impl World {
             fs::create_dir(bench.path(directory)).unwrap();
         }
         for tree in TREES {
-            tree::make(&bench.path(tree), &tree::special(40));
+            tree::make(&bench.path(tree), &tree::special(10));
         }
         fs::create_dir_all(bench.path("image/var/lib")).unwrap();
         tree::make(&bench.path("image/var/lib/docker"), &tree::special(5));
