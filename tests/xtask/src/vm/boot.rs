@@ -20,6 +20,9 @@ use crate::{interrupt, say};
 /// deadlines are far from what they guard.
 const SLOWNESS: u32 = 10;
 
+/// What the guest needs to know of the host's environment, to find the same programs.
+const ENVIRONMENT: [&str; 4] = ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME"];
+
 /// How long one test may take.
 const TEST_TIME: Duration = Duration::from_secs(600);
 
@@ -52,6 +55,10 @@ impl Machine {
         let shared = tempfile::tempdir_in(host::target_dir().join("vm"))?;
         let plan = Plan {
             bin_dir: host::bin_dir(),
+            environment: ENVIRONMENT
+                .iter()
+                .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
+                .collect(),
             tests: tests.to_vec(),
             jobs: self.jobs,
             slowness: SLOWNESS,

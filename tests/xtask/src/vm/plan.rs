@@ -14,6 +14,8 @@ pub(crate) const OUTCOMES: &str = "outcomes.jsonl";
 pub(crate) struct Plan {
     /// Our executables.
     pub(crate) bin_dir: PathBuf,
+    /// Where the host finds programs and toolchains: variables and their values.
+    pub(crate) environment: Vec<(String, String)>,
     /// The tests, those of one executable together.
     pub(crate) tests: Vec<Test>,
     /// How many tests may run at once.

@@ -106,6 +106,7 @@ impl Attempt<'_> {
         let start = Instant::now();
         let child = Command::new(self.executable)
             .args(["--exact", &self.test.path, "--test-threads", "1"])
+            .envs(self.plan.environment.iter().map(|(name, value)| (name, value)))
             .env("GUARDIAN_BIN_DIR", self.bin_dir)
             .env("TMPDIR", disk.join("tmp"))
             .env("XDG_CACHE_HOME", disk.join("cache"))
