@@ -6,6 +6,8 @@ use std::time::SystemTime;
 use anyhow::Context;
 use guardian_contract::garden::{CpuStat, MemoryStat, Metrics, NetworkStat, PidStat};
 use guardian_contract::network::INTERFACE;
+use serde::Deserialize;
+use serde::de::value::MapDeserializer;
 
 use super::Container;
 use crate::cgroup::Cgroups;
@@ -79,9 +81,8 @@ pub(crate) fn age_nanoseconds(pidfile: &Path) -> i64 {
 
 fn memory(groups: &Cgroups) -> anyhow::Result<MemoryStat> {
     let text = read(&dir(groups, "memory")?, "memory.stat")?;
-    let counters: serde_json::Map<String, serde_json::Value> =
-        pairs(&text).map(|(name, value)| (name.to_owned(), value.into())).collect();
-    let mut stat: MemoryStat = serde_json::from_value(counters.into())?;
+    let counters = MapDeserializer::<_, serde::de::value::Error>::new(pairs(&text));
+    let mut stat = MemoryStat::deserialize(counters)?;
     let (used, reclaimable) = match groups.is_unified("memory") {
         true => (stat.anon + stat.file + stat.swapcached, stat.inactive_file),
         false => (stat.total_rss + stat.total_cache + stat.total_swap, stat.total_inactive_file),
