@@ -1,6 +1,6 @@
 //! Bind mounts: their sources on the host, and the flags they must keep.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use guardian_contract::fault::{Fault, Kind};
 use guardian_contract::garden::BindMount;
@@ -46,6 +46,14 @@ impl Bind {
             let message = format!("bind mount of '{}' has no dst_path", mount.src_path);
             return Err(Fault::invalid(message).into());
         }
+        let destination = Path::new(&mount.dst_path);
+        if hides_proc(destination) {
+            let message = format!(
+                "bind mount on '{}': nothing may hide /proc, by which a runtime confines processes",
+                destination.display()
+            );
+            return Err(Fault::invalid(message).into());
+        }
         Self::new(Path::new(&mount.src_path), Path::new(&mount.dst_path), mount.mode == 1)
     }
 
@@ -64,6 +72,35 @@ impl Bind {
             .options(options)
             .build()?)
     }
+}
+
+/// Tells whether a mount would be on /proc or in it. Labels and the like are written to files there
+/// (CVE-2019-19921), so runc refuses that, and crun 1.8 does not. Like runc, we let those files be
+/// replaced that only tell numbers (lxcfs does so).
+fn hides_proc(destination: &Path) -> bool {
+    const NUMBERS: [&str; 11] = [
+        "cpuinfo",
+        "diskstats",
+        "loadavg",
+        "meminfo",
+        "net/dev",
+        "slabinfo",
+        "stat",
+        "swaps",
+        "sys/crypto/fips_enabled",
+        "sys/kernel/ns_last_pid",
+        "uptime",
+    ];
+    let mut path = PathBuf::from("/");
+    for part in destination.components() {
+        match part {
+            Component::ParentDir => drop(path.pop()),
+            Component::Normal(name) => path.push(name),
+            _ => {}
+        }
+    }
+    let below = path.strip_prefix("/proc");
+    below.is_ok_and(|below| !NUMBERS.iter().any(|name| Path::new(name) == below))
 }
 
 /// A filesystem that is mounted read-only can't be written through a bind of it, and asking for
@@ -89,6 +126,18 @@ mod tests {
             (FsFlags::ST_NOEXEC | FsFlags::ST_NOATIME, false, "bind ro noexec"),
         ] {
             assert_eq!(options(flags, writable).join(" "), want);
+        }
+    }
+
+    #[test]
+    fn proc_can_t_be_hidden() {
+        for hidden in
+            ["/proc", "proc/", "/proc/self/attr", "/x/../proc", "//proc/./sys", "/proc/net"]
+        {
+            assert!(hides_proc(Path::new(hidden)), "{hidden}");
+        }
+        for shown in ["/proc/meminfo", "/proc/net/dev", "/process", "/srv/proc", "/sys/fs/cgroup"] {
+            assert!(!hides_proc(Path::new(shown)), "{shown}");
         }
     }
 

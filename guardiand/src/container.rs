@@ -1,5 +1,6 @@
 //! One container, as the server sees it. Everything here is on disk too, and found again there.
 
+mod begun;
 pub(crate) mod bulk;
 pub(crate) mod create;
 pub(crate) mod destroy;

@@ -13,4 +13,5 @@ pub mod leftover;
 pub mod memory;
 pub mod netns;
 pub mod patience;
+pub mod probe;
 pub mod skip;

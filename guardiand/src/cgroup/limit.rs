@@ -57,7 +57,8 @@ impl Groups {
         Ok(())
     }
 
-    /// Takes the limits of the processor away, and gives the largest share of it.
+    /// Takes the limits of the processor away, and gives the largest share of it. A container without
+    /// a group for that has no limits either.
     ///
     /// # Errors
     /// With the file and the reason.
@@ -68,7 +69,7 @@ impl Groups {
             ("cpu.weight", "10000"),
             ("cpu.max", "max"),
         ];
-        for dir in self.of("cpu")? {
+        for dir in self.0.iter().filter_map(|groups| groups.controller("cpu")) {
             for (file, value) in LARGEST.iter().filter(|(file, _)| dir.join(file).exists()) {
                 write(&dir, file, value)?;
             }

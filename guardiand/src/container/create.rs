@@ -14,7 +14,7 @@ use guardian_contract::log;
 use serde_json::json;
 
 use super::properties::{GRACE_TIME, Properties, STATE};
-use super::{Container, Phase, facts, grace};
+use super::{Container, Phase, begun, facts, grace};
 use crate::event::{Event, Kind};
 use crate::guardian::{Guardian, api_error};
 use crate::telemetry;
@@ -115,6 +115,7 @@ impl Guardian {
         let start = begin("network")?;
         self.connect(container, &spec, pid).await?;
         done("network", start)?;
+        begun::wait(pid).await;
 
         let grace_time = match spec.grace_time {
             0 => i64::try_from(self.settings.flags.lifecycle.default_grace_time.as_nanos())?,

@@ -85,3 +85,24 @@ fn a_profile_confines_unprivileged_containers() {
         assert_eq!(daemon.finish().unwrap(), Vec::<String>::new(), "{check}: left behind");
     }
 }
+
+#[test]
+fn a_profile_that_is_not_loaded_is_named() {
+    let check = "AppArmor profile that is not loaded";
+    if !can_run(check, "crun") {
+        return;
+    }
+    if !std::fs::read_to_string(ENABLED).is_ok_and(|text| text.starts_with('Y')) {
+        return skip::note(check, "the kernel has no AppArmor");
+    }
+    let mut options = options("crun");
+    options.flags = vec!["--apparmor".into(), "no-such-profile".into()];
+    let daemon = Daemon::start(options).unwrap();
+    let refused = ctl(&daemon, &["create", "--handle", &daemon.handle("unconfined")]);
+    assert_eq!(code(&refused), 1);
+    let said = stderr(&refused);
+    assert!(said.contains("AppArmor profile 'no-such-profile' is not loaded"), "{said}");
+    // Nobody confines a privileged container.
+    daemon.ctl(&["create", "--privileged", "--handle", &daemon.handle("free")]).unwrap();
+    assert_eq!(daemon.finish().unwrap(), Vec::<String>::new());
+}

@@ -13,7 +13,7 @@ mod suite;
 use std::path::PathBuf;
 
 use anyhow::bail;
-use guardian_tests::host;
+use guardian_tests::{host, probe};
 
 pub(crate) use guest::{Args as GuestArgs, guest};
 
@@ -70,6 +70,8 @@ pub(crate) fn vm(args: &Args) -> anyhow::Result<()> {
     if std::env::var_os("GUARDIAN_BIN_DIR").is_none() {
         build::release()?;
     }
+    // There is no compiler in the machine.
+    probe::make()?;
     let machine = Machine { tools, has_kvm: args.kvm, jobs: args.jobs, minutes: args.minutes };
     let outcomes = run(&machine, &wanted, &left_out)?;
     report::skipped(&outcomes).iter().for_each(|line| say(line));
@@ -91,6 +93,7 @@ pub(crate) fn part() -> anyhow::Result<Vec<String>> {
         Err(reason) => return Ok(vec![format!("skipped: all of the second kernel: {reason}")]),
     };
     let (wanted, left_out) = suite::part(suite::all()?)?;
+    probe::make()?;
     let machine = Machine { tools, has_kvm: false, jobs: 2, minutes: PART_MINUTES };
     let outcomes = run(&machine, &wanted, &left_out)?;
     report::verdict(&wanted, &outcomes)?;

@@ -1,35 +1,10 @@
 //! Looking: commands inside the container, and what they say in a form that two hosts share.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::process::Command;
 
-use anyhow::Context;
 use guardian_tests::daemon::Daemon;
-use guardian_tests::{host, image};
-use sha2::{Digest, Sha256};
 
 use super::table::{CALLS, Case, MASKED, NAMESPACES};
-
-/// Compiles the probe, unless the cache has it, and puts it into a directory.
-pub(super) fn probe(directory: &Path) -> anyhow::Result<()> {
-    let source = include_bytes!("probe.rs");
-    let digest: String =
-        Sha256::digest(source).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let cached = image::cache().join(format!("probe-{digest}"));
-    if !cached.is_file() {
-        std::fs::create_dir_all(image::cache())?;
-        let rustc = host::program("rustc").context("rustc is not on PATH")?;
-        // Static: the image has no libc of ours.
-        let flags = ["--edition=2024", "-Ctarget-feature=+crt-static", "-Cpanic=abort", "-o"];
-        let half = tempfile::NamedTempFile::new_in(image::cache())?.into_temp_path();
-        let source = host::workspace().join("tests/tests/garden/inspect/probe.rs");
-        host::output(Command::new(rustc).args(flags).arg(&half).arg(source))?;
-        half.persist(&cached)?;
-    }
-    std::fs::copy(&cached, directory.join("probe"))?;
-    Ok(())
-}
 
 /// A container to look at.
 pub(super) struct Look<'a> {
