@@ -1,6 +1,6 @@
 //! Boots the machine and waits for it to end.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, PipeReader};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -69,8 +69,14 @@ impl Machine {
         let disk = shared.path().join("disk");
         std::fs::File::create(&disk)?.set_len(DISK_BYTES)?;
         host::run(&["mkfs.xfs", "-q", &disk.display().to_string()])?;
-        let vng = self.command(shared.path(), &disk)?.spawn().context("start vng")?;
-        watch(vng, Duration::from_secs(self.minutes * 60) + MARGIN)?;
+        // One pipe for both: qemu would truncate a file that is our own output.
+        let (said, output) = std::io::pipe()?;
+        let mut command = self.command(shared.path(), &disk)?;
+        let vng =
+            command.stdout(output.try_clone()?).stderr(output).spawn().context("start vng")?;
+        // The pipe ends with the machine, if nobody else can write to it.
+        drop(command);
+        watch(vng, said, Duration::from_secs(self.minutes * 60) + MARGIN)?;
         Ok(plan::outcomes(shared.path()))
     }
 
@@ -103,9 +109,7 @@ impl Machine {
             .arg(std::env::current_exe()?)
             .arg("guest")
             .arg(shared)
-            // A pipe: qemu would truncate the file that is our own standard output.
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
             // A group of its own, to be ended with all it started.
             .process_group(0);
         Ok(command)
@@ -113,11 +117,10 @@ impl Machine {
 }
 
 /// Relays what the machine says until it ends.
-fn watch(mut vng: Child, limit: Duration) -> anyhow::Result<()> {
-    let stdout = vng.stdout.take().context("vng has no standard output")?;
+fn watch(mut vng: Child, said: PipeReader, limit: Duration) -> anyhow::Result<()> {
     let (sender, lines) = mpsc::channel();
     let reader = std::thread::spawn(move || {
-        let lines = BufReader::new(stdout).split(b'\n').map_while(Result::ok);
+        let lines = BufReader::new(said).split(b'\n').map_while(Result::ok);
         lines.for_each(|line| drop(sender.send(String::from_utf8_lossy(&line).into_owned())));
     });
     let end = Instant::now() + limit;
