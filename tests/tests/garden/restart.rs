@@ -2,14 +2,19 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+use std::time::Duration;
 
 use guardian_contract::depot::Init;
+use guardian_tests::patience::patience;
 
 use crate::{code, ctl, stdout, with_each_runtime};
 
-/// Ticks, then ends with a code of its own.
-const TICKS: &str =
-    "i=0; while [ $i -lt 60 ]; do echo tick $i; i=$((i+1)); sleep 0.05; done; exit 7";
+/// Ticks for as long as a server may take to be killed and started again, then ends with a code of
+/// its own.
+fn ticks() -> String {
+    let pause = patience(Duration::from_millis(50)).as_secs_f64();
+    format!("i=0; while [ $i -lt 60 ]; do echo tick $i; i=$((i+1)); sleep {pause}; done; exit 7")
+}
 
 #[test]
 fn a_process_outlives_kill_9_of_the_server() {
@@ -18,7 +23,7 @@ fn a_process_outlives_kill_9_of_the_server() {
         daemon.ctl(&["create", "--handle", &handle]).unwrap();
         let mut client = daemon
             .guardctl()
-            .args(["exec", "--relay", "--id", "p", &handle, "--", "sh", "-c", TICKS])
+            .args(["exec", "--relay", "--id", "p", &handle, "--", "sh", "-c", &ticks()])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -56,7 +61,7 @@ fn a_process_with_its_client_s_streams_does_not_notice() {
         daemon.ctl(&["create", "--handle", &handle]).unwrap();
         let file = daemon.path("ticks");
         let client = |out: Stdio| {
-            let words = ["exec", &handle, "--", "sh", "-c", TICKS];
+            let words = ["exec", &handle, "--", "sh", "-c", &ticks()];
             daemon.guardctl().args(words).stdout(out).spawn().unwrap()
         };
         // A pipe is the process's own, a file is written by its client.
@@ -66,7 +71,7 @@ fn a_process_with_its_client_s_streams_does_not_notice() {
         let mut said = String::new();
         stdout.read_line(&mut said).unwrap();
         while std::fs::metadata(&file).unwrap().len() == 0 {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
         daemon.kill().unwrap();
         daemon.up().unwrap();
@@ -88,7 +93,7 @@ fn an_exit_while_the_server_is_away_is_known_afterwards() {
             ["exec", "--detach", "--id", "p", &handle, "--", "sh", "-c", "sleep 0.3; exit 5"];
         daemon.ctl(&words).unwrap();
         daemon.kill().unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(600));
+        std::thread::sleep(Duration::from_millis(600));
         daemon.up().unwrap();
         assert_eq!(code(&ctl(daemon, &["attach", &handle, "p"])), 5);
         let echo = daemon.ctl(&["exec", &handle, "--", "echo", "still here"]).unwrap();
@@ -108,7 +113,7 @@ fn a_create_cut_short_leaves_nothing() {
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            std::thread::sleep(std::time::Duration::from_millis(delay));
+            std::thread::sleep(Duration::from_millis(delay));
             daemon.kill().unwrap();
             client.wait().unwrap();
             daemon.up().unwrap();
