@@ -1,11 +1,13 @@
 //! Asking about many containers at once.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use guardian_contract::garden::{
     BulkMetrics, CpuLimits, ImageRef, MemoryLimits, ProcessLimits, ProcessSpec,
 };
 use guardian_tests::api::{Process, call};
+use guardian_tests::patience::patience;
 
 use crate::stats::{scrape, value};
 use crate::with_each_runtime;
@@ -52,6 +54,16 @@ fn many_containers_and_peas_are_measured_with_one_call_of_the_image_plugin() {
         let before = value(&scrape(daemon), CALLS).unwrap();
         let mut answer = ask();
         assert_eq!(value(&scrape(daemon), CALLS).unwrap(), before + 1.0);
+        // The kernel counts what an idle process has with a delay of some seconds.
+        let start = Instant::now();
+        let is_counted = |all: &BTreeMap<String, BulkMetrics>| {
+            let mut known = all.values().filter(|one| one.err.is_none());
+            known.all(|one| one.metrics.memory_stat.total_usage_toward_limit > 0)
+        };
+        while !is_counted(&answer) && start.elapsed() < patience(Duration::from_secs(10)) {
+            std::thread::sleep(Duration::from_millis(100));
+            answer = ask();
+        }
         let unknown = answer.remove("nobody").unwrap().err.unwrap();
         assert_eq!(unknown.message, "unknown handle: nobody");
         assert_eq!(answer.len(), CONTAINERS + 2);
