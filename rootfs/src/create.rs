@@ -168,7 +168,7 @@ fn fill(
     }
     .mount()?;
     info.has_host_owners = way == Some(Way::LowerOnly);
-    info.empty_bytes = disk::seal(store, image, info.disk, room)?;
+    info.empty_bytes = disk::seal(image, info.disk, room)?;
     // The overlay holds a filesystem of the image's own; that one's mount has done its work.
     overlay::unmount(&writes)?;
     image.finish(&info)

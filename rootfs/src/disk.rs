@@ -81,10 +81,10 @@ pub(crate) fn create(
 ///
 /// # Errors
 /// When the kernel refuses.
-pub(crate) fn seal(store: &Store, image: &Image, disk: Disk, room: Room) -> anyhow::Result<u64> {
+pub(crate) fn seal(image: &Image, disk: Disk, room: Room) -> anyhow::Result<u64> {
     match disk {
         Disk::Unlimited => Ok(0),
-        Disk::Project(project) => project::seal(store, project, room),
+        Disk::Project(project) => project::seal(image, project, room),
         Disk::Loop => loop_device::seal(image, room),
     }
 }

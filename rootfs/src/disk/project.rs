@@ -24,6 +24,7 @@ use crate::inventory::names;
 use crate::layer;
 use crate::store::Store;
 use crate::sys::{self, Quota};
+use crate::usage;
 
 /// The first number we take: far from those of who counts from 1 (grootfs, docker) or from 2^20
 /// (kubelet).
@@ -62,17 +63,21 @@ fn charge(directory: &OwnedFd, project: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sets the limit, and returns how many bytes are charged before the container has written any.
-pub(super) fn seal(store: &Store, project: u32, room: Room) -> anyhow::Result<u64> {
-    let directory = layer::open_directory(store.root())?;
-    let empty = sys::quota(&directory, project).context("read quota")?;
+/// Sets the limit, and returns how many bytes there are before the container has written any. They are
+/// counted file by file: what is charged still has what overlay tried and removed again, as XFS frees
+/// inodes in the background.
+pub(super) fn seal(image: &Image, project: u32, room: Room) -> anyhow::Result<u64> {
+    let directory = layer::open_directory(&image.writes())?;
+    let own = rustix::fs::fstat(&directory).context("look at directory")?;
+    let below = usage::of(&directory)?;
+    let empty = below.bytes + u64::try_from(own.st_blocks).unwrap_or_default() * 512;
     let bytes = match room.bytes {
         0 => 0,
-        bytes => bytes.max(MINIMUM) + empty.bytes,
+        bytes => bytes.max(MINIMUM) + empty,
     };
-    let inodes = if room.inodes == 0 { 0 } else { room.inodes + empty.inodes };
+    let inodes = if room.inodes == 0 { 0 } else { room.inodes + below.inodes + 1 };
     sys::set_quota(&directory, project, Quota { bytes, inodes }).context("set quota")?;
-    Ok(empty.bytes)
+    Ok(empty)
 }
 
 /// Finds a number that nobody uses, and puts our name on it.
