@@ -46,7 +46,7 @@ pub(crate) fn prune(store: &Store) -> anyhow::Result<Pruned> {
     pruned.leftovers += trash::sweep(store)? + download::sweep(store)? + disk::sweep(store)?;
     let collected = collect(store)?;
     (pruned.layers, pruned.layer_bytes) = (collected.layers, collected.bytes);
-    sizes_without_layer(store)?;
+    records_without_layer(store)?;
     Ok(pruned)
 }
 
@@ -79,7 +79,7 @@ fn unfinished_layers(store: &Store) -> anyhow::Result<usize> {
 }
 
 /// Removes what is known of layers that were never finished, or were being collected when we crashed.
-fn sizes_without_layer(store: &Store) -> anyhow::Result<()> {
+fn records_without_layer(store: &Store) -> anyhow::Result<()> {
     let meta = store.meta("").parent().context("the store has no sizes")?.to_owned();
     for name in names(&meta)? {
         let Some((chain_id, _)) = name.to_str().and_then(|name| name.split_once('.')) else {
