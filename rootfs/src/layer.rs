@@ -14,6 +14,7 @@ use guardian_contract::log;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::ahead::Ahead;
 use crate::beneath::Beneath;
 use crate::digest::Hashed;
 use crate::recipe::Recorder;
@@ -184,7 +185,7 @@ impl Blob {
     /// Returns the diff id if the archive is packed; if not, it is the digest.
     fn unpack_from(
         &self,
-        packed: &mut impl BufRead,
+        packed: &mut (impl BufRead + Send),
         unpacker: Unpacker<'_>,
     ) -> anyhow::Result<Option<String>> {
         match self.packing.or_guess(packed)? {
@@ -229,7 +230,7 @@ pub(crate) fn open_directory(path: &Path) -> anyhow::Result<OwnedFd> {
 ///
 /// # Errors
 /// When the archive is broken or can't be unpacked.
-pub(crate) fn unpack_stream(input: impl Read, unpacker: Unpacker<'_>) -> anyhow::Result<()> {
+pub(crate) fn unpack_stream(input: impl Read + Send, unpacker: Unpacker<'_>) -> anyhow::Result<()> {
     let mut packed = BufReader::with_capacity(BUFFER, input);
     match Packing::Guess.or_guess(&mut packed)? {
         Packing::Gzip => unpack_hashed(MultiGzDecoder::new(packed), unpacker).map(drop),
@@ -239,8 +240,10 @@ pub(crate) fn unpack_stream(input: impl Read, unpacker: Unpacker<'_>) -> anyhow:
 }
 
 /// Unpacks what comes out of a decoder and returns its SHA-256.
-fn unpack_hashed(decoder: impl Read, unpacker: Unpacker<'_>) -> anyhow::Result<String> {
-    let mut archive = Hashed::new(decoder);
-    unpacker.run(BufReader::with_capacity(BUFFER, &mut archive))?;
-    Ok(archive.finish().0)
+fn unpack_hashed(decoder: impl Read + Send, unpacker: Unpacker<'_>) -> anyhow::Result<String> {
+    std::thread::scope(|scope| {
+        let (archive, source) = Ahead::start(scope, Hashed::new(decoder));
+        unpacker.run(archive)?;
+        Ok(source.finish()?.finish().0)
+    })
 }

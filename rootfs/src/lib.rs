@@ -9,6 +9,7 @@
 //! What they share is the archive ([`mod@archive`]), taking it apart onto a disk (`unpack`) and
 //! making one (`pack`).
 
+mod ahead;
 mod archive;
 mod beneath;
 mod bulk_stats;

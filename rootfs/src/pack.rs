@@ -1,14 +1,18 @@
 //! A directory, or one thing in it → an archive.
 
+mod marks;
+
+pub(crate) use marks::Marks;
+
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat};
 use rustix::io::Errno;
 
@@ -30,41 +34,6 @@ pub(crate) enum Purpose {
     User,
 }
 
-/// Where overlay keeps its marks (kernel: Documentation/filesystems/overlayfs.rst).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Marks {
-    /// `trusted.overlay.*`.
-    Trusted,
-    /// `user.overlay.*`, of overlays mounted with `userxattr`.
-    User,
-}
-
-impl Marks {
-    fn name(self, mark: &str) -> String {
-        match self {
-            Self::Trusted => format!("trusted.overlay.{mark}"),
-            Self::User => format!("user.overlay.{mark}"),
-        }
-    }
-
-    fn is_there(self, file: &impl AsFd, mark: &str) -> bool {
-        rustix::fs::fgetxattr(file, self.name(mark), &mut [0; 0][..]).is_ok()
-    }
-
-    /// Refuses what makes sense only to overlay, together with the layers below.
-    fn check(self, file: &impl AsFd) -> anyhow::Result<()> {
-        for (mark, what) in [
-            ("redirect", "its content is elsewhere in a layer below"),
-            ("metacopy", "its content is in a layer below"),
-        ] {
-            if self.is_there(file, mark) {
-                bail!("{what} ({}), which a layer can't tell", self.name(mark));
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Writes archives. What can't be read is left out and told at the end, as tar does.
 #[derive(Debug)]
 pub(crate) struct Packer<W> {
@@ -78,6 +47,8 @@ pub(crate) struct Packer<W> {
     /// What could not be read.
     failed: Vec<String>,
     buffer: Vec<u8>,
+    /// The directory used last, because its members come in a row.
+    parent: Option<(PathBuf, OwnedFd)>,
 }
 
 /// A directory on the way down.
@@ -90,7 +61,8 @@ impl<W: Write> Packer<W> {
     /// Packs from the directory `root`.
     pub(crate) fn new(root: Beneath, purpose: Purpose, output: W) -> Self {
         let (linked, failed) = (HashMap::new(), Vec::new());
-        Self { root, purpose, output, prefix: b"", linked, failed, buffer: vec![0; BUFFER] }
+        let (buffer, parent) = (vec![0; BUFFER], None);
+        Self { root, purpose, output, prefix: b"", linked, failed, buffer, parent }
     }
 
     /// Packs `what` of the root with all below it; `.` is the root itself. Returns the output and
@@ -117,7 +89,7 @@ impl<W: Write> Packer<W> {
                 continue;
             };
             let path = level.path.join(&name);
-            match self.below(path.clone(), &name) {
+            match self.below(&path, &name) {
                 Ok(found) => levels.extend(found),
                 Err(error) if is_output_lost(&error) => return Err(error),
                 Err(error) => self.failed.push(format!("{}: {error:#}", path.display())),
@@ -127,17 +99,24 @@ impl<W: Write> Packer<W> {
         Ok((self.output, self.failed))
     }
 
-    fn below(&mut self, path: PathBuf, name: &OsStr) -> anyhow::Result<Option<Level>> {
-        let parent = match self.root.dir(path.parent().unwrap_or(Path::new(""))) {
-            Err(Errno::NOENT) => return Ok(None),
-            parent => parent.context("open directory")?,
+    fn below(&mut self, path: &Path, name: &OsStr) -> anyhow::Result<Option<Level>> {
+        let wanted = path.parent().unwrap_or(Path::new(""));
+        let parent = match self.parent.take() {
+            Some((known, parent)) if known == wanted => parent,
+            _ => match self.root.dir(wanted) {
+                Err(Errno::NOENT) => return Ok(None),
+                parent => parent.context("open directory")?,
+            },
         };
-        let stat = match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let found = match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
             // Removed while we were at it.
-            Err(Errno::NOENT) => return Ok(None),
-            stat => stat.context("look at file")?,
+            Err(Errno::NOENT) => Ok(None),
+            stat => stat
+                .context("look at file")
+                .and_then(|stat| self.member(&parent, path, name, &stat)),
         };
-        self.member(&parent, &path, name, &stat)
+        self.parent = Some((wanted.into(), parent));
+        found
     }
 
     /// Writes one member; returns the level below it if it is a directory.

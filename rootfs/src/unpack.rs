@@ -6,6 +6,7 @@
 //! created.
 
 mod attributes;
+mod filler;
 mod place;
 mod whiteout;
 
@@ -24,6 +25,7 @@ use crate::archive::read::Reader;
 use crate::archive::{Entry, Kind};
 use crate::beneath::{Beneath, contained};
 use crate::recipe::Recorder;
+use filler::Filler;
 
 /// Whose archive it is and how far it is obeyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,10 +135,12 @@ impl<'a> Unpacker<'a> {
     /// At the first member that is broken or can't be made; what was made before it stays.
     pub(crate) fn run(mut self, input: impl BufRead) -> anyhow::Result<()> {
         let mut archive = Reader::recorded(input, self.recorder.take());
-        while let Some(entry) = archive.next()? {
-            self.member(&entry, &mut archive)
-                .with_context(|| format!("unpack {}", entry.path.escape_ascii()))?;
-        }
+        std::thread::scope(|scope| {
+            let mut filler = Filler::start(scope, self.rules);
+            let walked = self.members(&mut archive, &mut filler);
+            // Of two failures the filler's is of the earlier member.
+            filler.finish().and(walked)
+        })?;
         archive.drain()?;
         if let (Some(recorder), Some(is_recorded)) =
             (archive.into_recorder(), self.is_recorded.take())
@@ -146,7 +150,24 @@ impl<'a> Unpacker<'a> {
         self.finish_directories()
     }
 
-    fn member<R: BufRead>(&mut self, entry: &Entry, data: &mut Reader<R>) -> anyhow::Result<()> {
+    fn members<R: BufRead>(
+        &mut self,
+        archive: &mut Reader<R>,
+        filler: &mut Filler<'_>,
+    ) -> anyhow::Result<()> {
+        while let Some(entry) = archive.next()? {
+            self.member(&entry, archive, filler)
+                .with_context(|| format!("unpack {}", entry.path.escape_ascii()))?;
+        }
+        Ok(())
+    }
+
+    fn member<R: BufRead>(
+        &mut self,
+        entry: &Entry,
+        data: &mut Reader<R>,
+        filler: &mut Filler<'_>,
+    ) -> anyhow::Result<()> {
         let path = self.base.join(contained(&entry.path).context("the name is not a path")?);
         if self.rules == Rules::Layer && self.take_whiteout(&path, entry)? {
             return Ok(());
@@ -156,15 +177,7 @@ impl<'a> Unpacker<'a> {
         }
         match &entry.kind {
             Kind::Directory => self.directory(&path, entry),
-            Kind::File => {
-                // A sparse file's pieces are charged one by one.
-                self.charge(entry.extents.as_ref().map_or(entry.size, |_| 0))?;
-                let file = self.new_file(&path, entry)?;
-                if entry.extents.is_none() {
-                    data.becomes(&path);
-                }
-                self.fill(file, entry, data)
-            }
+            Kind::File => self.file(&path, entry, data, filler),
             Kind::HardLink(target) => self.hard_link(&path, target),
             Kind::Symlink(target) => self.symlink(&path, target, entry),
             Kind::Fifo => self.fifo(&path, entry),

@@ -15,42 +15,42 @@ use crate::archive::{Entry, Kind};
 use crate::beneath::Beneath;
 use crate::xattr;
 
-impl Unpacker<'_> {
-    /// Makes an open file or directory look as its member says. A user's files are created with
-    /// their mode, directories get it in the end.
-    pub(super) fn dress(
-        &self,
-        file: &impl AsFd,
-        entry: &Entry,
-        is_directory: bool,
-    ) -> anyhow::Result<()> {
-        match self.rules {
-            Rules::Layer => {
-                rustix::fs::fchown(file, Some(owner(entry)?), Some(group(entry)?))
-                    .context("set owner")?;
-                rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode)).context("set mode")?;
-            }
-            Rules::User { umask } if is_directory => {
-                // As `tar --no-same-permissions`: no set-id bits, and the umask applies.
-                let mode = entry.mode & 0o777 & !umask;
-                rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).context("set mode")?;
-            }
-            Rules::User { .. } => {}
+/// Makes an open file or directory look as its member says. A user's files are created with
+/// their mode, directories get it in the end.
+pub(super) fn dress(
+    rules: Rules,
+    file: &impl AsFd,
+    entry: &Entry,
+    is_directory: bool,
+) -> anyhow::Result<()> {
+    match rules {
+        Rules::Layer => {
+            rustix::fs::fchown(file, Some(owner(entry)?), Some(group(entry)?))
+                .context("set owner")?;
+            rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode)).context("set mode")?;
         }
-        for (name, value) in entry.xattrs.iter().filter(|(name, _)| xattr::is_kept(name)) {
-            match rustix::fs::fsetxattr(file, name.as_slice(), value, XattrFlags::empty()) {
-                Ok(()) | Err(Errno::NOTSUP) => {}
-                // A user may lack the right to set one; tar warns of it and goes on.
-                Err(Errno::PERM) if self.rules != Rules::Layer => {}
-                Err(error) => {
-                    return Err(error)
-                        .with_context(|| format!("set attribute {}", name.escape_ascii()));
-                }
-            }
+        Rules::User { umask } if is_directory => {
+            // As `tar --no-same-permissions`: no set-id bits, and the umask applies.
+            let mode = entry.mode & 0o777 & !umask;
+            rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).context("set mode")?;
         }
-        rustix::fs::futimens(file, &times(entry)).context("set time")
+        Rules::User { .. } => {}
     }
+    for (name, value) in entry.xattrs.iter().filter(|(name, _)| xattr::is_kept(name)) {
+        match rustix::fs::fsetxattr(file, name.as_slice(), value, XattrFlags::empty()) {
+            Ok(()) | Err(Errno::NOTSUP) => {}
+            // A user may lack the right to set one; tar warns of it and goes on.
+            Err(Errno::PERM) if rules != Rules::Layer => {}
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("set attribute {}", name.escape_ascii()));
+            }
+        }
+    }
+    rustix::fs::futimens(file, &times(entry)).context("set time")
+}
 
+impl Unpacker<'_> {
     /// Makes a symbolic link or pipe, which can't be opened, look as its member says.
     pub(super) fn dress_name(&mut self, path: &Path, entry: &Entry) -> anyhow::Result<()> {
         let rules = self.rules;
@@ -80,7 +80,7 @@ impl Unpacker<'_> {
     pub(super) fn finish_directory(&self, path: &Path, entry: &Entry) -> anyhow::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         match self.root.open(path, flags) {
-            Ok(directory) => self.dress(&directory, entry, true),
+            Ok(directory) => dress(self.rules, &directory, entry, true),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
             Err(error) => Err(error).context("open it"),
         }

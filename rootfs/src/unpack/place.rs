@@ -11,6 +11,8 @@ use anyhow::{Context, bail};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::attributes::dress;
+use super::filler::{self, Filler, Fresh};
 use super::{Rules, Unpacker, whiteout};
 use crate::archive::read::Reader;
 use crate::archive::{Entry, Extent};
@@ -80,7 +82,7 @@ impl Unpacker<'_> {
     }
 
     /// Creates a regular file that did not exist before.
-    pub(super) fn new_file(&mut self, path: &Path, entry: &Entry) -> anyhow::Result<File> {
+    fn new_file(&mut self, path: &Path, entry: &Entry) -> anyhow::Result<File> {
         let name = path.file_name().context("path without a name")?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         // A layer's file gets its mode after its owner.
@@ -95,13 +97,28 @@ impl Unpacker<'_> {
         Ok(fd.into())
     }
 
-    /// Fills a new file and makes it look as its member says.
-    pub(super) fn fill<R: BufRead>(
+    /// Makes a file, fills it and makes it look as its member says; small ones later, by `filler`.
+    pub(super) fn file<R: BufRead>(
         &mut self,
-        mut file: File,
+        path: &Path,
         entry: &Entry,
         data: &mut Reader<R>,
+        filler: &mut Filler<'_>,
     ) -> anyhow::Result<()> {
+        // A sparse file's pieces are charged one by one.
+        self.charge(entry.extents.as_ref().map_or(entry.size, |_| 0))?;
+        let mut file = self.new_file(path, entry)?;
+        if entry.extents.is_none() {
+            data.becomes(path);
+            if entry.size <= filler::SMALL {
+                let mut content = Vec::new();
+                data.data(entry.size, &mut |piece| {
+                    content.extend_from_slice(piece);
+                    Ok(())
+                })?;
+                return filler.take(Fresh { file, entry: entry.clone(), content });
+            }
+        }
         let whole = [Extent { offset: 0, length: entry.size }];
         for extent in entry.extents.as_deref().unwrap_or(&whole) {
             if entry.extents.is_some() {
@@ -113,7 +130,7 @@ impl Unpacker<'_> {
         if entry.extents.is_some() {
             file.set_len(entry.size).context("set size of sparse file")?;
         }
-        self.dress(&file, entry, false)
+        dress(self.rules, &file, entry, false)
     }
 
     /// Gives a file another name. Its first name must lie beneath the root, too.

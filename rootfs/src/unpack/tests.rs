@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use super::*;
 use crate::archive::{Extent, write};
 
+mod filling;
 mod greedy;
 
 /// An archive of members with this content.

@@ -33,9 +33,32 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 30)]
     count: usize,
 
+    /// What to measure; all by default
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Section>,
+
     /// Write the numbers here as JSON, too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+/// What can be measured alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Section {
+    /// Files into and out of a container
+    Files,
+    /// Create, run, destroy; what programs take of the memory; streams; all containers asked at once
+    Life,
+    /// netsetup
+    Network,
+    /// rootfs
+    Images,
+}
+
+impl Args {
+    fn wants(&self, section: Section) -> bool {
+        self.only.is_empty() || self.only.contains(&section)
+    }
 }
 
 /// All numbers of one runtime.
@@ -43,11 +66,17 @@ pub(crate) struct Args {
 pub(crate) struct Report {
     runtime: String,
     count: usize,
+    files: Option<files::Files>,
+    life: Option<Life>,
+}
+
+/// What lives of containers cost.
+#[derive(Debug, Serialize)]
+pub(crate) struct Life {
     latencies: Vec<Comparison>,
     memory: memory::Numbers,
     bulk: bulk::Bulk,
     streams: streams::Streams,
-    files: files::Files,
 }
 
 /// One thing done by us and by the bare runtime.
@@ -90,12 +119,21 @@ pub(crate) fn bench(args: &Args) -> anyhow::Result<()> {
     interrupt::catch()?;
     need::ensure(&need::CONTAINER)?;
     build::release()?;
+    let images = args.wants(Section::Images).then(|| images::measure(args.count)).transpose()?;
+    let (images, _removed_last) = images.unzip();
+    if let Some(images) = &images {
+        say(&table::render_images(images, args.count));
+    }
     let image = image::make(&image::cache())?;
     let hierarchies = Hierarchies::now();
     let mut reports = Vec::new();
     // On a tmpfs, where the default depot is: below /run.
     let depot = tempfile::Builder::new().prefix("guardian-").tempdir_in("/dev/shm")?;
-    for runtime in &args.runtime {
+    let runtimes = match args.wants(Section::Files) || args.wants(Section::Life) {
+        true => &args.runtime[..],
+        false => &[],
+    };
+    for runtime in runtimes {
         let options = Options {
             runtime: runtime.clone(),
             image: image.clone(),
@@ -103,7 +141,7 @@ pub(crate) fn bench(args: &Args) -> anyhow::Result<()> {
             ..Options::default()
         };
         let daemon = Daemon::start(options)?;
-        let measured = measure(&daemon, runtime, args.count);
+        let measured = measure(&daemon, runtime, args);
         let mut left = daemon.finish()?;
         left.extend(hierarchies.restore());
         if !left.is_empty() {
@@ -113,10 +151,10 @@ pub(crate) fn bench(args: &Args) -> anyhow::Result<()> {
         say(&table::render(&report));
         reports.push(report);
     }
-    let network = network::measure(args.count)?;
-    say(&table::render_network(&network, args.count));
-    let images = images::measure(args.count)?;
-    say(&table::render_images(&images, args.count));
+    let network = args.wants(Section::Network).then(|| network::measure(args.count)).transpose()?;
+    if let Some(network) = &network {
+        say(&table::render_network(network, args.count));
+    }
     if let Some(path) = &args.json {
         let all = serde_json::json!({"runtimes": reports, "network": network, "images": images});
         guardian_contract::file::replace_mode(path, &serde_json::to_vec_pretty(&all)?, 0o644)?;
@@ -124,7 +162,13 @@ pub(crate) fn bench(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn measure(daemon: &Daemon, runtime: &str, count: usize) -> anyhow::Result<Report> {
+fn measure(daemon: &Daemon, runtime: &str, args: &Args) -> anyhow::Result<Report> {
+    let files = args.wants(Section::Files).then(|| files::measure(daemon)).transpose()?;
+    let life = args.wants(Section::Life).then(|| life(daemon, runtime, args.count)).transpose()?;
+    Ok(Report { runtime: runtime.to_owned(), count: args.count, files, life })
+}
+
+fn life(daemon: &Daemon, runtime: &str, count: usize) -> anyhow::Result<Life> {
     let floor = floor::Floor::prepare(daemon, runtime)?;
     let (mut ours, mut bare) = (Times::default(), Times::default());
     // The first life pays for unpacking the image and for cold caches.
@@ -135,9 +179,7 @@ fn measure(daemon: &Daemon, runtime: &str, count: usize) -> anyhow::Result<Repor
         ours::life(daemon, &format!("o{number}"), &mut ours)?;
         floor.life(&format!("f{number}"), &mut bare)?;
     }
-    Ok(Report {
-        runtime: runtime.to_owned(),
-        count,
+    Ok(Life {
         latencies: vec![
             compare("create", "run --detach", &ours.create, &bare.create),
             compare("run /bin/true and wait", "exec", &ours.run, &bare.run),
@@ -146,7 +188,6 @@ fn measure(daemon: &Daemon, runtime: &str, count: usize) -> anyhow::Result<Repor
         memory: memory::measure(daemon)?,
         bulk: bulk::measure(daemon)?,
         streams: streams::measure(daemon, runtime)?,
-        files: files::measure(daemon)?,
     })
 }
 

@@ -1,10 +1,10 @@
 //! What images cost: unpacking layers beside tar(1) and umoci, creates of a known image, deletes.
 //!
 //! The layers hold what this host has below /usr/include and /usr/share/doc: thousands of small files.
+//! Nothing is removed between measurements: `files.rs` tells why.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use guardian_tests::host;
@@ -27,7 +27,7 @@ const MAPS: [&str; 8] = [
     "1:1:4294967293",
 ];
 /// How often a whole image is unpacked.
-const UNPACKED: usize = 5;
+const UNPACKED: usize = 3;
 /// Layers of a deep image.
 const DEEP: usize = 60;
 
@@ -36,7 +36,9 @@ const DEEP: usize = 60;
 pub(crate) struct Images {
     /// Layers → store, synced to disk.
     pub(crate) unpack: Summary,
-    /// The same layers by `tar -xzf`, not synced.
+    /// The same layers by `tar -xzf`, and a sync.
+    pub(crate) tar_synced: Summary,
+    /// The same without it.
     pub(crate) tar: Summary,
     /// The same by `umoci unpack`, not synced; zeros where there is none.
     pub(crate) umoci: Summary,
@@ -48,22 +50,29 @@ pub(crate) struct Images {
     pub(crate) delete: Summary,
 }
 
-/// Measures in a directory made for that.
+/// Measures in a directory made for that, which is to be removed last of all.
 ///
 /// # Errors
 /// When a program fails.
-pub(crate) fn measure(count: usize) -> anyhow::Result<Images> {
+pub(crate) fn measure(count: usize) -> anyhow::Result<(Images, Scene)> {
     let scene = Scene(tempfile::Builder::new().prefix("guardian-").tempdir()?);
     let layers: Vec<PathBuf> =
         SOURCES.iter().map(PathBuf::from).filter(|source| source.is_dir()).collect();
     let image = scene.image("wide", &layers)?;
-    let (mut unpack, mut tar, mut umoci) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..UNPACKED {
-        timed(&mut unpack, || scene.rootfs(&["pull", &image.uri]))?;
-        scene.rootfs(&["delete-store"])?;
-        scene.by_tar(&image, &mut tar)?;
+    let (mut unpack, mut tar, mut synced, mut umoci) = (vec![], vec![], vec![], vec![]);
+    for number in 0..UNPACKED {
+        scene.settle()?;
+        let store = format!("store{number}");
+        timed(&mut unpack, || scene.rootfs(&store, &["pull", &image.uri]))?;
+        scene.settle()?;
+        timed(&mut synced, || {
+            scene.by_tar(&image, &format!("synced{number}"))?;
+            scene.settle()
+        })?;
+        timed(&mut tar, || scene.by_tar(&image, &format!("tar{number}")))?;
+        scene.settle()?;
         if host::program("umoci").is_some() {
-            scene.by_umoci(&image, &mut umoci)?;
+            timed(&mut umoci, || scene.by_umoci(&image, &format!("umoci{number}")))?;
         }
     }
     let mut small = Vec::new();
@@ -77,17 +86,27 @@ pub(crate) fn measure(count: usize) -> anyhow::Result<Images> {
     let mut delete = Vec::new();
     let mut lives = |uri: &str| -> anyhow::Result<Summary> {
         let mut create = Vec::new();
-        scene.rootfs(&["pull", uri])?;
+        let store = "store0";
+        scene.rootfs(store, &["pull", uri])?;
         for _ in 0..count {
-            timed(&mut create, || scene.rootfs(&[&MAPS[..], &["create", uri, "x"]].concat()))?;
-            timed(&mut delete, || scene.rootfs(&["delete", "x"]))?;
+            timed(&mut create, || {
+                scene.rootfs(store, &[&MAPS[..], &["create", uri, "x"]].concat())
+            })?;
+            timed(&mut delete, || scene.rootfs(store, &["delete", "x"]))?;
         }
         Ok(summary(&create))
     };
     let (create, create_deep) = (lives(&image.uri)?, lives(&deep.uri)?);
-    scene.rootfs(&["delete-store"])?;
-    let (unpack, tar, umoci) = (summary(&unpack), summary(&tar), summary(&umoci));
-    Ok(Images { unpack, tar, umoci, create, create_deep, delete: summary(&delete) })
+    let images = Images {
+        unpack: summary(&unpack),
+        tar_synced: summary(&synced),
+        tar: summary(&tar),
+        umoci: summary(&umoci),
+        create,
+        create_deep,
+        delete: summary(&delete),
+    };
+    Ok((images, scene))
 }
 
 /// An image layout.
@@ -97,16 +116,23 @@ struct Image {
     archives: Vec<PathBuf>,
 }
 
-struct Scene(tempfile::TempDir);
+/// Where images lie; dropping it removes them.
+#[derive(Debug)]
+pub(crate) struct Scene(tempfile::TempDir);
 
 impl Scene {
     fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn rootfs(&self, words: &[&str]) -> anyhow::Result<()> {
+    /// Writes to disk what is not there yet.
+    fn settle(&self) -> anyhow::Result<()> {
+        host::output(Command::new("sync").arg("-f").arg(self.0.path())).map(drop)
+    }
+
+    fn rootfs(&self, store: &str, words: &[&str]) -> anyhow::Result<()> {
         let mut command = Command::new(host::bin_dir().join("rootfs"));
-        command.arg("--store").arg(self.path("store")).args(words);
+        command.arg("--store").arg(self.path(store)).args(words);
         let status = command.stdout(Stdio::null()).status()?;
         ensure!(status.success(), "{} failed", host::shown(&command));
         Ok(())
@@ -138,26 +164,19 @@ impl Scene {
         Ok(Image { directory, uri, archives })
     }
 
-    fn by_tar(&self, image: &Image, times: &mut Vec<Duration>) -> anyhow::Result<()> {
-        let to = self.path("by-tar");
-        std::fs::create_dir(&to)?;
-        timed(times, || {
-            for archive in &image.archives {
-                host::output(Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(&to))?;
-            }
-            Ok(())
-        })?;
-        Ok(std::fs::remove_dir_all(to)?)
+    fn by_tar(&self, image: &Image, to: &str) -> anyhow::Result<()> {
+        std::fs::create_dir(self.path(to))?;
+        for archive in &image.archives {
+            let mut tar = Command::new("tar");
+            host::output(tar.arg("-xzf").arg(archive).arg("-C").arg(self.path(to)))?;
+        }
+        Ok(())
     }
 
-    fn by_umoci(&self, image: &Image, times: &mut Vec<Duration>) -> anyhow::Result<()> {
-        let to = self.path("by-umoci");
+    fn by_umoci(&self, image: &Image, to: &str) -> anyhow::Result<()> {
         let from = format!("{}:v1", image.directory.display());
-        timed(times, || {
-            let mut umoci = Command::new(host::program("umoci").context("no umoci")?);
-            host::output(umoci.args(["unpack", "--image", &from]).arg(&to))
-        })?;
-        Ok(std::fs::remove_dir_all(to)?)
+        let mut umoci = Command::new(host::program("umoci").context("no umoci")?);
+        host::output(umoci.args(["unpack", "--image", &from]).arg(self.path(to))).map(drop)
     }
 }
 

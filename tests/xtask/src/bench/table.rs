@@ -2,19 +2,30 @@
 
 use std::fmt::Write;
 
-use super::Report;
+use super::files::Files;
 use super::images::Images;
 use super::network::Network;
+use super::{Life, Report};
 
 /// Returns the table.
 pub(super) fn render(report: &Report) -> String {
     let mut text = format!("\n{}, {} times each, milliseconds\n", report.runtime, report.count);
+    if let Some(life) = &report.life {
+        render_life(life, &mut text);
+    }
+    if let Some(files) = &report.files {
+        render_files(files, &mut text);
+    }
+    text.trim_end().to_owned()
+}
+
+fn render_life(life: &Life, text: &mut String) {
     let _ = writeln!(
         text,
         "{:<24}{:>9}{:>9}    {:<16}{:>9}{:>9}{:>9}",
         "", "p50", "p95", "bare runtime", "p50", "p95", "ratio"
     );
-    for row in &report.latencies {
+    for row in &life.latencies {
         let _ = writeln!(
             text,
             "{:<24}{:>9.1}{:>9.1}    {:<16}{:>9.1}{:>9.1}{:>8.2}x",
@@ -27,13 +38,13 @@ pub(super) fn render(report: &Report) -> String {
             row.ratio
         );
     }
-    let bulk = &report.bulk;
+    let bulk = &life.bulk;
     for (name, times) in [("bulk_info", bulk.info), ("bulk_metrics", bulk.metrics)] {
         let name = format!("{name} of {}", bulk.containers);
         let _ = writeln!(text, "{name:<24}{:>9.1}{:>9.1}", times.p50, times.p95);
     }
     let _ = writeln!(text, "\n{:<24}{:>9}{:>9}{:>9}", "memory, KiB", "rss", "pss", "private");
-    let memory = &report.memory;
+    let memory = &life.memory;
     for (name, numbers) in [
         ("guardiand, idle", memory.server_idle),
         ("dadoo, per process", memory.dadoo),
@@ -45,7 +56,7 @@ pub(super) fn render(report: &Report) -> String {
     let added = memory.server_per_container_kib;
     let _ = writeln!(text, "{:<24}{added:>9.1}", "guardiand, per container");
     let _ = writeln!(text, "\nstreams, MiB per second");
-    let streams = &report.streams;
+    let streams = &life.streams;
     for (name, ours, floor_name, floor) in [
         ("stdout, API", streams.api_out, "socket copy", streams.socket),
         ("in and out, passed", streams.passed, "no manager", streams.bare),
@@ -57,7 +68,9 @@ pub(super) fn render(report: &Report) -> String {
         );
     }
     let _ = writeln!(text, "{:<24}{:>9.0}", "stdin, API", streams.api_in);
-    let files = &report.files;
+}
+
+fn render_files(files: &Files, text: &mut String) {
     let _ = writeln!(text, "\nfiles through the API, MB per second");
     for (name, into, out) in [
         ("200 MiB", files.large_in, files.large_out),
@@ -65,8 +78,7 @@ pub(super) fn render(report: &Report) -> String {
     ] {
         let _ = writeln!(text, "{name:<24}{into:>9.0} in {out:>9.0} out");
     }
-    let _ = write!(text, "{:<24}{:>9.0} in, no container", "the same, tar -xf", files.small_tar);
-    text
+    let _ = writeln!(text, "{:<24}{:>9.0} in, no container", "the same, tar -xf", files.small_tar);
 }
 
 /// Returns the table of what images cost.
@@ -75,6 +87,7 @@ pub(super) fn render_images(images: &Images, count: usize) -> String {
     let _ = writeln!(text, "{:<24}{:>9}{:>9}", "", "p50", "p95");
     for (name, times) in [
         ("unpack", images.unpack),
+        ("tar -xzf, and sync", images.tar_synced),
         ("tar -xzf, not synced", images.tar),
         ("umoci, not synced", images.umoci),
         ("create, 3 layers", images.create),
