@@ -3,9 +3,9 @@
 
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{Scope, ScopedJoinHandle};
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 
 /// Large enough that waking the other thread doesn't matter beside decoding.
 const PIECE: usize = 256 * 1024;
@@ -25,16 +25,20 @@ pub(crate) struct Source<'scope, R>(ScopedJoinHandle<'scope, R>);
 
 impl Ahead {
     /// Begins to read `source`.
+    ///
+    /// # Errors
+    /// When no thread can be had.
     pub(crate) fn start<'scope, R: Read + Send + 'scope>(
         scope: &'scope Scope<'scope, '_>,
         mut source: R,
-    ) -> (Self, Source<'scope, R>) {
+    ) -> anyhow::Result<(Self, Source<'scope, R>)> {
         let (output, pieces) = sync_channel(WAITING);
-        let thread = scope.spawn(move || {
+        let work = move || {
             read_all(&mut source, &output);
             source
-        });
-        (Self { pieces, piece: Vec::new(), taken: 0 }, Source(thread))
+        };
+        let thread = Builder::new().spawn_scoped(scope, work).context("start a thread")?;
+        Ok((Self { pieces, piece: Vec::new(), taken: 0 }, Source(thread)))
     }
 }
 
@@ -113,7 +117,7 @@ mod tests {
     fn all_bytes_come_and_then_the_failure() {
         for (size, fails) in [(0, false), (1, true), (PIECE, true), (PIECE * 9 + 1, false)] {
             std::thread::scope(|scope| {
-                let (mut ahead, source) = Ahead::start(scope, Bytes(size, fails));
+                let (mut ahead, source) = Ahead::start(scope, Bytes(size, fails)).unwrap();
                 let mut bytes = Vec::new();
                 let read = ahead.read_to_end(&mut bytes);
                 assert_eq!((read.is_err(), bytes.len()), (fails, size));
@@ -125,7 +129,7 @@ mod tests {
     #[test]
     fn who_takes_no_more_keeps_nobody_waiting() {
         std::thread::scope(|scope| {
-            let (mut ahead, source) = Ahead::start(scope, io::repeat(7));
+            let (mut ahead, source) = Ahead::start(scope, io::repeat(7)).unwrap();
             ahead.read_exact(&mut [0; 10]).unwrap();
             drop(ahead);
             source.finish().unwrap();

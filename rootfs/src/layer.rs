@@ -242,7 +242,7 @@ pub(crate) fn unpack_stream(input: impl Read + Send, unpacker: Unpacker<'_>) -> 
 /// Unpacks what comes out of a decoder and returns its SHA-256.
 fn unpack_hashed(decoder: impl Read + Send, unpacker: Unpacker<'_>) -> anyhow::Result<String> {
     std::thread::scope(|scope| {
-        let (archive, source) = Ahead::start(scope, Hashed::new(decoder));
+        let (archive, source) = Ahead::start(scope, Hashed::new(decoder))?;
         unpacker.run(archive)?;
         Ok(source.finish()?.finish().0)
     })

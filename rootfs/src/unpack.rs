@@ -136,7 +136,7 @@ impl<'a> Unpacker<'a> {
     pub(crate) fn run(mut self, input: impl BufRead) -> anyhow::Result<()> {
         let mut archive = Reader::recorded(input, self.recorder.take());
         std::thread::scope(|scope| {
-            let mut filler = Filler::start(scope, self.rules);
+            let mut filler = Filler::new(scope, self.rules);
             let walked = self.members(&mut archive, &mut filler);
             // Of two failures the filler's is of the earlier member.
             filler.finish().and(walked)
@@ -153,7 +153,7 @@ impl<'a> Unpacker<'a> {
     fn members<R: BufRead>(
         &mut self,
         archive: &mut Reader<R>,
-        filler: &mut Filler<'_>,
+        filler: &mut Filler<'_, '_>,
     ) -> anyhow::Result<()> {
         while let Some(entry) = archive.next()? {
             self.member(&entry, archive, filler)
@@ -166,7 +166,7 @@ impl<'a> Unpacker<'a> {
         &mut self,
         entry: &Entry,
         data: &mut Reader<R>,
-        filler: &mut Filler<'_>,
+        filler: &mut Filler<'_, '_>,
     ) -> anyhow::Result<()> {
         let path = self.base.join(contained(&entry.path).context("the name is not a path")?);
         if self.rules == Rules::Layer && self.take_whiteout(&path, entry)? {

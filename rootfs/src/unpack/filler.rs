@@ -5,10 +5,10 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{Scope, ScopedJoinHandle};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 
 use super::Rules;
 use super::attributes::dress;
@@ -33,58 +33,80 @@ pub(super) struct Fresh {
 
 /// Where new files are handed over.
 #[derive(Debug)]
-pub(super) struct Filler<'scope> {
+pub(super) struct Filler<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    rules: Rules,
     files: Vec<Fresh>,
     bytes: usize,
-    output: SyncSender<Vec<Fresh>>,
+    worker: Option<Worker<'scope>>,
+    filled: anyhow::Result<()>,
+}
+
+#[derive(Debug)]
+struct Worker<'scope> {
+    files: SyncSender<Vec<Fresh>>,
     thread: ScopedJoinHandle<'scope, anyhow::Result<()>>,
 }
 
-impl<'scope> Filler<'scope> {
-    pub(super) fn start(scope: &'scope Scope<'scope, '_>, rules: Rules) -> Self {
-        let (output, input) = sync_channel(WAITING);
-        let thread = scope.spawn(move || fill_all(&input, rules));
-        Self { files: Vec::new(), bytes: 0, output, thread }
+impl<'scope, 'env> Filler<'scope, 'env> {
+    pub(super) fn new(scope: &'scope Scope<'scope, 'env>, rules: Rules) -> Self {
+        Self { scope, rules, files: Vec::new(), bytes: 0, worker: None, filled: Ok(()) }
     }
 
-    /// Hands a file over.
+    /// Takes a file over.
     ///
     /// # Errors
     /// When an earlier one could not be filled; [`Self::finish`] tells why.
     pub(super) fn take(&mut self, fresh: Fresh) -> anyhow::Result<()> {
         self.bytes += fresh.content.len();
         self.files.push(fresh);
-        match self.files.len() < FILES && self.bytes < BYTES {
-            true => Ok(()),
-            false => self.flush(),
+        if self.files.len() < FILES && self.bytes < BYTES {
+            return Ok(());
         }
-    }
-
-    fn flush(&mut self) -> anyhow::Result<()> {
         self.bytes = 0;
-        self.output.send(std::mem::take(&mut self.files)).context("an earlier file failed")
+        let (files, rules) = (std::mem::take(&mut self.files), self.rules);
+        if self.worker.is_none() {
+            self.worker = Worker::start(self.scope, rules);
+        }
+        let is_taken = match &self.worker {
+            Some(worker) => worker.files.send(files).is_ok(),
+            None => {
+                self.filled = fill_all(files, rules);
+                self.filled.is_ok()
+            }
+        };
+        if is_taken { Ok(()) } else { bail!("an earlier file failed") }
     }
 
     /// Waits until all files are filled.
     ///
     /// # Errors
     /// Of the first that could not be.
-    pub(super) fn finish(mut self) -> anyhow::Result<()> {
-        let sent = self.flush();
-        drop(self.output);
-        match self.thread.join() {
-            Ok(filled) => filled.and(sent),
-            Err(_) => bail!("the thread that fills files died"),
-        }
+    pub(super) fn finish(self) -> anyhow::Result<()> {
+        self.filled?;
+        let Some(worker) = self.worker else { return fill_all(self.files, self.rules) };
+        // Nobody takes them after a failure, which comes with the thread's end.
+        let _ = worker.files.send(self.files);
+        drop(worker.files);
+        worker.thread.join().map_err(|_| anyhow!("the thread that fills files died"))?
     }
 }
 
-fn fill_all(input: &Receiver<Vec<Fresh>>, rules: Rules) -> anyhow::Result<()> {
-    for fresh in input.iter().flatten() {
-        fill(&fresh, rules)
-            .with_context(|| format!("unpack {}", fresh.entry.path.escape_ascii()))?;
+impl<'scope> Worker<'scope> {
+    /// Returns nothing where no thread can be had: it counts as one of the user's processes, and of
+    /// those there may be too many (RLIMIT_NPROC, setrlimit(2)).
+    fn start(scope: &'scope Scope<'scope, '_>, rules: Rules) -> Option<Self> {
+        let (files, input) = sync_channel::<Vec<Fresh>>(WAITING);
+        let work = move || input.iter().try_for_each(|files| fill_all(files, rules));
+        let thread = Builder::new().spawn_scoped(scope, work).ok()?;
+        Some(Self { files, thread })
     }
-    Ok(())
+}
+
+fn fill_all(files: Vec<Fresh>, rules: Rules) -> anyhow::Result<()> {
+    files.iter().try_for_each(|fresh| {
+        fill(fresh, rules).with_context(|| format!("unpack {}", fresh.entry.path.escape_ascii()))
+    })
 }
 
 fn fill(fresh: &Fresh, rules: Rules) -> anyhow::Result<()> {

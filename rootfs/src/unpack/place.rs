@@ -103,7 +103,7 @@ impl Unpacker<'_> {
         path: &Path,
         entry: &Entry,
         data: &mut Reader<R>,
-        filler: &mut Filler<'_>,
+        filler: &mut Filler<'_, '_>,
     ) -> anyhow::Result<()> {
         // A sparse file's pieces are charged one by one.
         self.charge(entry.extents.as_ref().map_or(entry.size, |_| 0))?;

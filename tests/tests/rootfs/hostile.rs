@@ -96,3 +96,33 @@ fn a_million_members_take_bounded_time_and_memory() {
     assert_eq!(fs::read_dir(bench.path("million/d")).unwrap().count(), 1000);
     assert!(start.elapsed() < patience(Duration::from_secs(120)), "{:?}", start.elapsed());
 }
+
+/// Threads count as processes of the user (RLIMIT_NPROC, setrlimit(2)), of which there may be no more.
+#[test]
+fn who_may_have_no_more_processes_unpacks_all_the_same() {
+    let Some(bench) = Bench::new("who_may_have_no_more_processes_unpacks_all_the_same") else {
+        return;
+    };
+    let mut archive = Vec::new();
+    for number in 0..200 {
+        let mut header = header(&number.to_string(), tar::EntryType::Regular, 0);
+        header.set_uid(65534);
+        header.set_gid(65534);
+        header.set_cksum();
+        archive.extend_from_slice(header.as_bytes());
+    }
+    fs::write(bench.path("many.tar"), &archive).unwrap();
+    fs::copy(program("ocitar"), bench.path("ocitar")).unwrap();
+    fs::create_dir(bench.path("many")).unwrap();
+    std::os::unix::fs::chown(bench.path("many"), Some(65534), Some(65534)).unwrap();
+    let status = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "prlimit", "--nproc=1"])
+        .arg(bench.path("ocitar"))
+        .arg("extract")
+        .arg(bench.path("many"))
+        .stdin(fs::File::open(bench.path("many.tar")).unwrap())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert_eq!(fs::read_dir(bench.path("many")).unwrap().count(), 200);
+}
