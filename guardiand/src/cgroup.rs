@@ -5,6 +5,8 @@ pub(crate) mod census;
 pub(crate) mod hierarchies;
 pub(crate) mod leaf;
 pub(crate) mod limit;
+pub(crate) mod migrate;
+mod room;
 pub(crate) mod twin;
 
 use std::collections::BTreeSet;
@@ -21,7 +23,7 @@ const ROOT: &str = "/sys/fs/cgroup";
 pub(crate) struct Cgroups(Vec<(String, PathBuf)>);
 
 impl Cgroups {
-    /// Reads the groups of `pid`.
+    /// Reads the groups of `pid`. For a container's own process these are the container's.
     ///
     /// # Errors
     /// When the process is gone.
@@ -86,7 +88,7 @@ impl Cgroups {
 fn parse(text: &str) -> Vec<(String, PathBuf)> {
     let lines = text.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
-        Some((fields.next()?.to_owned(), PathBuf::from(fields.next()?)))
+        Some((fields.next()?.to_owned(), room::home(fields.next()?.into())))
     });
     lines.collect()
 }

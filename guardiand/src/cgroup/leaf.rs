@@ -8,10 +8,18 @@ use guardian_contract::depot::Handle;
 use guardian_contract::log;
 use serde_json::json;
 
-use super::{Cgroups, ROOT, hierarchies_mounted, is_hierarchy, remove_tree};
+use super::{Cgroups, ROOT, hierarchies_mounted, is_hierarchy, remove_tree, room};
 
 /// What a new version 1 cpuset must be given before it takes a process (cpuset(7)).
 const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
+
+/// Makes room for a group below the container's, which somebody else makes.
+///
+/// # Errors
+/// With the path and the reason.
+pub(crate) fn make_room(home: &Path) -> anyhow::Result<()> {
+    of(home).iter().try_for_each(|group| room::make(group))
+}
 
 /// Makes the group in every hierarchy in which the container has one. Returns the directory in
 /// which its emptiness shows.
@@ -29,6 +37,7 @@ pub(crate) fn make(home: &Path, process_id: &Handle) -> anyhow::Result<PathBuf> 
 }
 
 fn make_in(group: &Path, process_id: &Handle) -> anyhow::Result<()> {
+    room::make(group)?;
     let leaf = group.join(process_id.as_str());
     std::fs::create_dir(&leaf).with_context(|| format!("make cgroup {}", leaf.display()))?;
     for file in CPUSET {

@@ -72,6 +72,10 @@ impl Guardian {
             bundle: container.bundle.path().into(),
             shares_limits: spec.limits.is_none(),
         };
+        if sandbox.shares_limits {
+            let home = container.home(&self.settings.flags.listen.tag)?;
+            tokio::task::spawn_blocking(move || cgroup::leaf::make_room(&home)).await??;
+        }
         let root = fragment.root.path.clone();
         let wanted = bundle_spec(fragment, spec, &facts, sandbox);
         let depot = &self.settings.depot_tool;

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use guardian_contract::depot::{BAD, GOOD};
 use guardian_contract::log;
-use nix::errno::Errno;
 use serde_json::json;
 
 use super::{Seen, halves};
 use crate::cgroup::limit::{number, write};
+use crate::cgroup::migrate::migrate;
 use crate::cgroup::{Cgroups, children, own_pids, parent_name, twin};
 use crate::container::Container;
 
@@ -20,10 +20,6 @@ const SHARES: &str = "cpu.shares";
 /// somebody has mounted it together with the processor.
 const LIMITS: [&str; 5] =
     ["cpuset.cpus", "cpuset.mems", SHARES, "cpu.cfs_period_us", "cpu.cfs_quota_us"];
-
-/// How often a group is emptied before what is left is left to the next look: processes fork
-/// meanwhile.
-const ROUNDS: usize = 8;
 
 /// Makes both groups.
 pub(super) fn make(tag: &str) -> anyhow::Result<()> {
@@ -113,29 +109,12 @@ fn carry(from: &Path, to: &Path, copies_limits: bool) -> anyhow::Result<()> {
         if copies_limits {
             LIMITS.iter().try_for_each(|file| copy(from, to, file))?;
         }
-        empty(from, to)?;
+        migrate(from, to)?;
     }
     children(from).iter().try_for_each(|child| match child.file_name() {
         Some(name) => carry(child, &to.join(name), copies_limits),
         None => Ok(()),
     })
-}
-
-fn empty(from: &Path, to: &Path) -> anyhow::Result<()> {
-    for _ in 0..ROUNDS {
-        let pids = own_pids(from);
-        if pids.is_empty() {
-            return Ok(());
-        }
-        for pid in pids {
-            match std::fs::write(to.join("cgroup.procs"), pid.to_string()) {
-                // It has ended meanwhile.
-                Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => {}
-                moved => moved.with_context(|| format!("move {pid} to {}", to.display()))?,
-            }
-        }
-    }
-    Ok(())
 }
 
 fn copy(from: &Path, to: &Path, file: &str) -> anyhow::Result<()> {
