@@ -112,6 +112,7 @@ impl Attempt<'_> {
             .env("XDG_CACHE_HOME", disk.join("cache"))
             .env(patience::SLOWNESS, self.plan.slowness.to_string())
             .env(skip::LIST, &skipped)
+            .env(skip::DISPOSABLE, "1")
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
