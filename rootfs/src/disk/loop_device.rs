@@ -27,6 +27,8 @@ pub(super) const GROUP: u64 = 8 * BLOCK;
 const JOURNAL: u64 = 1024 * BLOCK;
 /// What ext4 keeps for itself at the most.
 const MOST_KEPT: u64 = 4096 * BLOCK;
+/// Blocks for directories of ours and of ext4; those too many are taken by the filler.
+const SPARE: u64 = 32;
 /// statfs(2)'s number for overlays.
 const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
 pub(super) const INODE: u64 = 256;
@@ -122,14 +124,21 @@ pub(super) fn change(
         bytes: if room.bytes == 0 { whole(store)? } else { room.bytes },
         inodes: room.inodes,
     };
-    let has = filler.capacity(overhead)?;
-    let more = Usage {
-        bytes: wanted.bytes.saturating_sub(has.bytes),
-        inodes: wanted.inodes.saturating_sub(has.inodes),
+    let missing = || {
+        let has = filler.capacity(overhead)?;
+        anyhow::Ok(Usage {
+            bytes: wanted.bytes.saturating_sub(has.bytes),
+            inodes: wanted.inodes.saturating_sub(has.inodes),
+        })
     };
+    let more = missing()?;
     if more != Usage::default() {
         let device = device_of(&image.disk())?.context("the image is not mounted")?;
         grow::grow(&image.disk(), &device, &filesystem, more)?;
+        let Usage { bytes, inodes } = missing()?;
+        if bytes + inodes > 0 {
+            bail!("the container's filesystem has grown, but lacks {bytes} bytes, {inodes} inodes");
+        }
     }
     Ok(Overhead { taken_bytes: filler.hold(overhead, room)?, ..overhead })
 }
@@ -214,7 +223,7 @@ fn geometry(room: u64, inodes: u64) -> (u64, u64) {
     let table = (per_group * INODE).div_ceil(BLOCK);
     // Superblock, descriptors and two bitmaps for each group; the root and lost+found.
     let fillers = if inodes == 0 { 0 } else { (groups * 16).min(MAX_FILES) * FILLER };
-    let overhead = groups * (table + 2 + 1 + descriptors(groups)) + 8 + fillers.div_ceil(BLOCK);
+    let overhead = groups * (table + 2 + 1 + descriptors(groups)) + SPARE + fillers.div_ceil(BLOCK);
     let sum = room.next_multiple_of(BLOCK) + overhead * BLOCK + journal(room);
     // ext4 keeps a fiftieth of all blocks for itself (ext4_set_resv_clusters()).
     let kept = (sum / 49).min(MOST_KEPT).next_multiple_of(BLOCK);
