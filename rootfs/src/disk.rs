@@ -132,7 +132,7 @@ pub(crate) fn change(
         Disk::Project(project) => {
             project::limit(image, project, info.overhead, room).map(|()| info.overhead)
         }
-        Disk::Loop => loop_device::change(store, image, info.overhead, room),
+        Disk::Loop => loop_device::change(store, image, info, room),
     }
 }
 

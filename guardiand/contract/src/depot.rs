@@ -283,6 +283,10 @@ pub struct BundleSpec {
 /// whoever started the container.
 pub const BLOCK_IO_WEIGHT: &str = "guardian.block-io-weight";
 
+/// Annotation of a bundle: its disk limits as they were asked for, the JSON of
+/// [`crate::garden::DiskLimits`]. The image plugin holds them; no runtime knows of them.
+pub const DISK_LIMITS: &str = "guardian.disk-limits";
+
 /// Where throttled processor time is on, the group of containers that use no more of it than they
 /// were promised, below the installation's own.
 pub const GOOD: &str = "good";

@@ -114,14 +114,18 @@ pub(super) fn seal(image: &Image, room: Room) -> anyhow::Result<Overhead> {
 pub(super) fn change(
     store: &Store,
     image: &Image,
-    overhead: Overhead,
+    info: &Info,
     room: Room,
 ) -> anyhow::Result<Overhead> {
+    let overhead = info.overhead;
     let filesystem = reopen(image, MountAttrFlags::empty())?;
     let filler = Filler::open(&filesystem)?;
     let room = raised(room);
     let wanted = Usage {
-        bytes: if room.bytes == 0 { whole(store)? } else { room.bytes },
+        bytes: match room.bytes {
+            0 if info.limit_bytes > 0 => whole(store)?,
+            bytes => bytes,
+        },
         inodes: room.inodes,
     };
     let missing = || {

@@ -32,8 +32,9 @@ fn only_lease(world: &World) -> PathBuf {
         entries.map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
     };
     let all = entries(world.state_dir()).into_iter().flat_map(|dir| entries(&dir.join("leases")));
-    let [only] = &all.collect::<Vec<_>>()[..] else { panic!("more or less than one lease") };
-    only.clone()
+    let all: Vec<PathBuf> = all.collect();
+    assert_eq!(all.len(), 1, "{all:?}");
+    all[0].clone()
 }
 
 #[test]

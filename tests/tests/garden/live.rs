@@ -1,0 +1,198 @@
+//! Disk and bandwidth of living containers: changed, held, told, kept over a restart, taken back.
+
+use std::os::unix::fs::PermissionsExt;
+
+use guardian_tests::daemon::{Daemon, Options};
+use guardian_tests::{api, host};
+use serde_json::{Value, json};
+
+use crate::{can_run, code, ctl, options, stderr, with_each_runtime};
+
+const MIB: u64 = 1 << 20;
+
+fn get(daemon: &Daemon, handle: &str, what: &str) -> Value {
+    let path = format!("/containers/{handle}/{what}");
+    serde_json::from_slice(&api::call(daemon, "GET", &path, "").unwrap()).unwrap()
+}
+
+/// What all routes tell, which must agree.
+fn told(daemon: &Daemon, handle: &str) -> [Value; 2] {
+    let all = get(daemon, handle, "limits");
+    let each = [get(daemon, handle, "limits/disk"), get(daemon, handle, "limits/bandwidth")];
+    assert_eq!([&all["disk_limits"], &all["bandwidth_limits"]], [&each[0], &each[1]]);
+    each
+}
+
+/// What the image plugin says that the container may write.
+fn quota(daemon: &Daemon, handle: &str) -> u64 {
+    let mut rootfs = std::process::Command::new(host::bin_dir().join("rootfs"));
+    let said =
+        host::output(rootfs.arg("--store").arg(daemon.path("store")).args(["stats", handle]));
+    let said: Value = serde_json::from_str(&said.unwrap()).unwrap();
+    said["disk_usage"]["quota_size_bytes"].as_u64().unwrap()
+}
+
+/// Writes so many MiB in the container, and tells whether that worked.
+fn write(daemon: &Daemon, handle: &str, mib: u64) -> bool {
+    let line = format!("dd if=/dev/zero of=/tmp/x bs=1M count={mib} 2>/dev/null");
+    code(&ctl(daemon, &["exec", handle, "--", "sh", "-c", &line])) == 0
+}
+
+#[test]
+fn the_disk_limit_of_a_living_container_changes() {
+    with_each_runtime("change disk limits", |daemon| {
+        let handle = &daemon.handle("disk");
+        daemon.ctl(&["create", "--handle", handle, "--disk=20M"]).unwrap();
+        let sleeper = ["exec", "-d", "--id", "s", handle, "--", "sleep", "1000"];
+        daemon.ctl(&sleeper).unwrap();
+        let image = 20 * MIB - quota(daemon, handle);
+        assert_eq!(told(daemon, handle)[0], json!({"byte_hard": 20 * MIB}));
+        assert!(write(daemon, handle, 10) && !write(daemon, handle, 30));
+
+        daemon.ctl(&["update", handle, "--disk=60M"]).unwrap();
+        assert!(write(daemon, handle, 30) && !write(daemon, handle, 70));
+        let says = |daemon: &Daemon| (told(daemon, handle), quota(daemon, handle));
+        let want = ([json!({"byte_hard": 60 * MIB}), json!({})], 60 * MIB - image);
+        assert_eq!(says(daemon), want);
+        daemon.kill().unwrap();
+        daemon.up().unwrap();
+        assert_eq!(says(daemon), want);
+        let used = get(daemon, handle, "metrics")["DiskStat"]["ExclusiveBytesUsed"].as_u64();
+        assert!(used.is_some_and(|used| used > 30 * MIB && used < 60 * MIB), "{used:?}");
+
+        // Below what is used: refused, and what else was asked for is not done either.
+        assert!(write(daemon, handle, 30));
+        let refused = ctl(daemon, &["update", handle, "--disk=25M", "--memory=64M"]);
+        assert_eq!(code(&refused), 1);
+        let said = stderr(&refused);
+        assert!(said.contains("disk limit of 26214400 is below the 3"), "{said}");
+        assert_eq!((says(daemon), get(daemon, handle, "limits/memory")), (want, json!({})));
+        daemon.ctl(&["update", handle, "--disk=35M", "--inodes=2000"]).unwrap();
+        assert!(!write(daemon, handle, 34));
+        let want = json!({"byte_hard": 35 * MIB, "inode_hard": 2000});
+        assert_eq!(told(daemon, handle)[0], want);
+        let script = "i=0; while touch /tmp/f$i 2>/dev/null; do i=$((i+1)); done; echo $i";
+        let line = format!("rm /tmp/x; {script}");
+        let made = daemon.ctl(&["exec", handle, "--", "sh", "-c", &line]).unwrap();
+        assert!((1000..2000).contains(&made.trim().parse::<u64>().unwrap()), "{made}");
+        // The process that was there is there.
+        assert_eq!(get(daemon, handle, "info")["ProcessIDs"], json!(["s"]));
+    });
+}
+
+#[test]
+fn the_bandwidth_of_a_living_container_changes() {
+    with_each_runtime("change bandwidth", |daemon| {
+        let handle = &daemon.handle("rate");
+        daemon.ctl(&["create", "--handle", handle]).unwrap();
+        let limit = |daemon: &Daemon| told(daemon, handle)[1].clone();
+        let held = |daemon: &Daemon| {
+            let text = daemon.netns().unwrap().rules().unwrap();
+            text.lines().filter(|line| line.trim_start().starts_with("limit up-")).count()
+        };
+        assert_eq!((limit(daemon), held(daemon)), (json!({}), 0));
+        for rate in [1_000_000_u64, 3_000_000] {
+            daemon.ctl(&["update", handle, "--rate", &rate.to_string()]).unwrap();
+            let want = json!({"rate": rate, "burst": 65536});
+            assert_eq!((limit(daemon), held(daemon)), (want.clone(), 1));
+            daemon.kill().unwrap();
+            daemon.up().unwrap();
+            assert_eq!((limit(daemon), held(daemon)), (want, 1));
+        }
+        daemon.ctl(&["update", handle, "--rate=0"]).unwrap();
+        assert_eq!((limit(daemon), held(daemon)), (json!({}), 0));
+        daemon.ctl(&["update", handle, "--rate=1M", "--burst=1M", "--pids=50"]).unwrap();
+        assert_eq!(limit(daemon), json!({"rate": MIB, "burst": MIB}));
+        assert_eq!(get(daemon, handle, "limits")["pid_limits"], json!({"max": 50}));
+    });
+}
+
+#[test]
+fn a_part_that_fails_takes_back_the_parts_before_it() {
+    with_each_runtime("limits taken back", |daemon| {
+        let handle = &daemon.handle("back");
+        let limits = ["--disk=30M", "--memory=64M", "--rate=2M"];
+        daemon.ctl(&[&["create", "--handle", handle], &limits[..]].concat()).unwrap();
+        let all = |daemon: &Daemon| (get(daemon, handle, "limits"), quota(daemon, handle));
+        let before = all(daemon);
+        // The image plugin takes its part, the network plugin finds no interface.
+        let pid = std::fs::read_to_string(daemon.depot().join(handle).join("pidfile")).unwrap();
+        let inside = |words: &str| {
+            let line = format!("nsenter -t {} -n ip link set {words}", pid.trim());
+            host::run(&line.split(' ').collect::<Vec<_>>()).unwrap();
+        };
+        inside("eth0 down");
+        inside("eth0 name away");
+        let words = ["--disk=50M", "--rate=5M", "--memory=128M"];
+        let refused = ctl(daemon, &[&["update", handle], &words[..]].concat());
+        assert_eq!(code(&refused), 1);
+        assert!(stderr(&refused).contains("find link eth0"), "{}", stderr(&refused));
+        assert_eq!(all(daemon), before);
+        inside("away name eth0");
+        inside("eth0 up");
+        daemon.ctl(&[&["update", handle], &words[..]].concat()).unwrap();
+        let now = all(daemon);
+        assert_eq!(now.0["disk_limits"], json!({"byte_hard": 50 * MIB}));
+        assert_eq!(now.0["memory_limits"], json!({"limit_in_bytes": 128 * MIB}));
+        assert_eq!(now.1 - before.1, 20 * MIB);
+    });
+}
+
+#[test]
+fn somebody_else_s_plugins_are_not_asked() {
+    for runtime in ["runc", "crun"] {
+        let check = format!("limits and other plugins ({runtime})");
+        if !can_run(&check, runtime) {
+            continue;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        // The same programs under other names, which note what they are asked.
+        let plugin = |name: &str| {
+            let path = dir.path().join(name);
+            let ours = host::bin_dir().join(name);
+            let asked = dir.path().join("asked").display().to_string();
+            let text =
+                format!("#!/bin/sh\necho \"$@\" >> {asked}\nexec {} \"$@\"\n", ours.display());
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            path.display().to_string()
+        };
+        let state = format!("--network-plugin-extra-arg=--state-dir={}", dir.path().display());
+        let mut flags = vec![
+            format!("--image-plugin={}", plugin("rootfs")),
+            format!("--network-plugin={}", plugin("netsetup")),
+            state,
+        ];
+        // gdn's plugins are told the maps by the operator.
+        for flag in ["--uid-mapping", "--gid-mapping"] {
+            for map in ["0:4294967294:1", "1:1:4294967293"] {
+                flags.extend([flag, map].map(|word| format!("--image-plugin-extra-arg={word}")));
+            }
+        }
+        let daemon = Daemon::start(Options { flags, ..options(runtime) }).unwrap();
+        let handle = &daemon.handle("other");
+        daemon.ctl(&["create", "--handle", handle, "--disk=30M"]).unwrap();
+        assert_eq!(told(&daemon, handle)[0], json!({"byte_hard": 30 * MIB}));
+        for (words, want) in [
+            (["--disk=50M", "--memory=64M"], "disk_limits of a container that is there can't be"),
+            (
+                ["--rate=5M", "--memory=64M"],
+                "bandwidth_limits of a container that is there can't be",
+            ),
+        ] {
+            let refused = ctl(&daemon, &[&["update", handle], &words[..]].concat());
+            assert_eq!(code(&refused), 1);
+            let said = stderr(&refused);
+            assert!(
+                said.contains(want) && said.contains(&dir.path().display().to_string()),
+                "{said}"
+            );
+            assert_eq!(get(&daemon, handle, "limits/memory"), json!({}));
+        }
+        let asked = std::fs::read_to_string(dir.path().join("asked")).unwrap();
+        assert!(!asked.contains("resize") && !asked.contains("--action limit"), "{asked}");
+        // Other limits of the container are no business of theirs.
+        daemon.ctl(&["update", handle, "--memory=64M"]).unwrap();
+        assert_eq!(daemon.finish().unwrap(), Vec::<String>::new());
+    }
+}
