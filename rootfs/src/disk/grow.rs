@@ -10,6 +10,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use guardian_contract::fault::Fault;
+use rustix::fs::{Mode, OFlags};
 use rustix::thread::CapabilitySet;
 
 use super::BLOCK;
@@ -51,7 +52,10 @@ pub(super) fn grow(
     file.set_len(new).context("set size of disk file")?;
     let device = File::options().read(true).write(true).open(device).context("open loop device")?;
     sys::loop_has_grown(&device).context("set size of loop device")?;
-    sys::resize_ext4(filesystem, new / BLOCK).context("make the image's filesystem larger")
+    // The root of a mount that is nowhere takes no ioctl (O_PATH).
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(filesystem, ".", flags, Mode::empty()).context("open root")?;
+    sys::resize_ext4(&root, new / BLOCK).context("make the image's filesystem larger")
 }
 
 /// Returns a size with room for so much more, beside the tables of each group that comes with it.

@@ -45,6 +45,8 @@ const MINIMUM: u64 = 256 * 1024;
 const HEADROOM: u64 = 8;
 /// The least it may grow to.
 const GROWN: u64 = 1 << 30;
+/// Most inodes beyond a limit, as each takes a file to take it away.
+const MORE_INODES: u64 = 4096;
 
 /// Makes the filesystem and mounts it where the container's writes go.
 ///
@@ -52,12 +54,17 @@ const GROWN: u64 = 1 << 30;
 /// When a tool is missing or fails, with what it said.
 pub(super) fn create(store: &Store, image: &Image, room: Room) -> anyhow::Result<()> {
     let disk = image.disk();
+    let can_grow = grow::is_allowed()?;
     let bytes = match room.bytes {
         0 => whole(store)?,
-        bytes if grow::is_allowed()? => bytes.max(MINIMUM),
+        bytes if can_grow => bytes.max(MINIMUM),
         bytes => bytes.saturating_mul(HEADROOM).max(GROWN).min(whole(store)?).max(bytes),
     };
-    let (size, inodes) = geometry(bytes, room.inodes);
+    let inodes = match room.inodes {
+        inodes if can_grow => inodes,
+        inodes => inodes.saturating_mul(HEADROOM).min(inodes + MORE_INODES),
+    };
+    let (size, inodes) = geometry(bytes, inodes);
     let file = File::create(&disk).context("make disk file")?;
     file.set_len(size).context("set size of disk file")?;
     let mount_point = image.writes();
@@ -126,7 +133,10 @@ pub(super) fn change(
             0 if info.limit_bytes > 0 => whole(store)?,
             bytes => bytes,
         },
-        inodes: room.inodes,
+        inodes: match room.inodes {
+            0 if info.limit_inodes > 0 => usual_inodes(size(&filesystem)?),
+            inodes => inodes,
+        },
     };
     let missing = || {
         let has = filler.capacity(overhead)?;
@@ -145,6 +155,11 @@ pub(super) fn change(
         }
     }
     Ok(Overhead { taken_bytes: filler.hold(overhead, room)?, ..overhead })
+}
+
+fn size(filesystem: &OwnedFd) -> anyhow::Result<u64> {
+    let stat = filler::stat(filesystem)?;
+    Ok(stat.f_blocks * stat.f_frsize)
 }
 
 fn raised(room: Room) -> Room {
@@ -219,7 +234,7 @@ fn geometry(room: u64, inodes: u64) -> (u64, u64) {
     // Tables round up to whole blocks in each group, so inodes are counted per group.
     let groups = room.div_ceil(GROUP * BLOCK).max(1);
     let wanted = match inodes {
-        0 => (room / BYTES_PER_INODE / groups).max(512),
+        0 => usual_inodes(room) / groups,
         // A group can't have more, as each has one block of bits for them.
         inodes => (inodes + OWN_INODES).div_ceil(groups).min(GROUP),
     };
@@ -232,6 +247,11 @@ fn geometry(room: u64, inodes: u64) -> (u64, u64) {
     // ext4 keeps a fiftieth of all blocks for itself (ext4_set_resv_clusters()).
     let kept = (sum / 49).min(MOST_KEPT).next_multiple_of(BLOCK);
     (sum + kept, groups * per_group)
+}
+
+/// Returns how many inodes a filesystem of this size has that nothing is said of.
+fn usual_inodes(bytes: u64) -> u64 {
+    (bytes / BYTES_PER_INODE).max(512 * bytes.div_ceil(GROUP * BLOCK).max(1))
 }
 
 /// Returns how many blocks the descriptors of so many groups take.
