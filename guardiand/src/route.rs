@@ -113,6 +113,12 @@ async fn of_container(guardian: &Arc<Guardian>, request: &Request, body: &[u8]) 
             let limits = guardian.change_limits(&container, &change).await.map_err(failed)?;
             Ok(Reply::json(&limits))
         }
+        Route::ChangePeaLimits => {
+            let change: LimitsChange = decode(body).map_err(json)?;
+            let (_hold, container) = found()?;
+            let changed = guardian.change_pea_limits(&container, request.value(1), &change).await;
+            Ok(Reply::json(&changed.map_err(failed)?))
+        }
         Route::SetProperty => {
             let Value { value } = decode(body).map_err(json)?;
             let (_hold, container) = found()?;
@@ -139,6 +145,10 @@ async fn read(guardian: &Arc<Guardian>, request: &Request, container: &Container
         Route::Metrics => metrics(guardian, request.value(0)).await,
         Route::Top => Ok(Reply::json(&container.top().map_err(failed)?)),
         Route::Limits => Ok(Reply::json(&container.limits().map_err(failed)?)),
+        Route::PeaLimits => {
+            let limits = guardian.pea_limits(container, request.value(1)).map_err(failed)?;
+            Ok(Reply::json(&limits))
+        }
         Route::Properties => Ok(Reply::json(&container.properties.all())),
         Route::Property => {
             let name = request.value(1);

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use guardian_contract::depot::{BLOCK_IO_WEIGHT, Bundle, DISK_LIMITS, Init};
 use guardian_contract::file::read_json;
-use guardian_contract::garden::{BlockIoLimits, DiskLimits};
+use guardian_contract::garden::{
+    BandwidthLimits, BlockIoLimits, CpuLimits, DiskLimits, Limits, MemoryLimits, PidLimits,
+};
 use guardian_contract::ids::{IdMapping, IdMaps};
 use oci_spec::runtime::{Capabilities, LinuxIdMapping, LinuxThrottleDevice, Spec};
 
@@ -58,6 +60,18 @@ impl Facts {
     /// Returns both id maps; empty when privileged.
     pub(crate) fn ids(&self) -> IdMaps {
         IdMaps { uid: self.uid_map.clone(), gid: self.gid_map.clone() }
+    }
+
+    /// Returns the limits that can change, but for bandwidth.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            cpu: CpuLimits { limit_in_shares: self.cpu, weight: 0 },
+            memory: MemoryLimits { limit_in_bytes: self.memory_bytes },
+            pid: PidLimits { max: self.tasks },
+            block_io: self.block_io,
+            disk: self.disk.clone(),
+            bandwidth: BandwidthLimits::default(),
+        }
     }
 
     /// Returns the facts of a configuration.

@@ -2,12 +2,11 @@
 //! bundle, which is changed too.
 
 mod change;
+mod pea;
 
 use std::path::{Path, PathBuf};
 
-use guardian_contract::garden::{
-    BandwidthLimits, CpuLimits, DiskLimits, Limits, MemoryLimits, PidLimits,
-};
+use guardian_contract::garden::{BandwidthLimits, CpuLimits, DiskLimits, Limits, MemoryLimits};
 use guardian_contract::network::BANDWIDTH;
 
 use super::Container;
@@ -21,7 +20,7 @@ impl Container {
     /// # Errors
     /// When the bundle can't be read.
     pub(crate) fn memory_limits(&self) -> anyhow::Result<MemoryLimits> {
-        Ok(MemoryLimits { limit_in_bytes: self.facts()?.memory_bytes })
+        Ok(self.facts()?.limits().memory)
     }
 
     /// Returns the shares, or on cgroup v2 the weight, under the name that gdn uses for both.
@@ -29,7 +28,7 @@ impl Container {
     /// # Errors
     /// When the bundle can't be read.
     pub(crate) fn cpu_limits(&self) -> anyhow::Result<CpuLimits> {
-        Ok(CpuLimits { limit_in_shares: self.facts()?.cpu, weight: 0 })
+        Ok(self.facts()?.limits().cpu)
     }
 
     /// Returns the disk limits as they were asked for.
@@ -51,15 +50,7 @@ impl Container {
     /// # Errors
     /// When the bundle can't be read.
     pub(crate) fn limits(&self) -> anyhow::Result<Limits> {
-        let facts = self.facts()?;
-        Ok(Limits {
-            cpu: self.cpu_limits()?,
-            memory: self.memory_limits()?,
-            pid: PidLimits { max: facts.tasks },
-            block_io: facts.block_io,
-            disk: facts.disk.clone(),
-            bandwidth: self.bandwidth_limits(),
-        })
+        Ok(Limits { bandwidth: self.bandwidth_limits(), ..self.facts()?.limits() })
     }
 
     /// Returns where the container's groups are below each hierarchy's root.
@@ -81,9 +72,7 @@ impl Container {
         let Some(home) = self.facts()?.cgroup.clone().filter(|home| home.has_root()) else {
             return Ok(Groups(vec![Cgroups::of(self.init()?.pid)?]));
         };
-        let twin = twin::of(&home);
-        let all = [Some(home.as_path()), twin.as_deref()].into_iter().flatten();
-        Ok(Groups(all.map(Cgroups::named).collect::<Result<_, _>>()?))
+        groups_at(&home)
     }
 
     /// Gives the new container's traffic with block devices its weight, which no runtime does.
@@ -98,4 +87,11 @@ impl Container {
         }
         Ok(())
     }
+}
+
+/// Returns the groups at a path below each hierarchy's root, and those at its other place.
+fn groups_at(home: &Path) -> anyhow::Result<Groups> {
+    let twin = twin::of(home);
+    let all = [Some(home), twin.as_deref()].into_iter().flatten();
+    Ok(Groups(all.map(Cgroups::named).collect::<Result<_, _>>()?))
 }

@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use guardian_contract::garden::{ImageRef, MemoryLimits, ProcessLimits, ProcessSpec};
+use guardian_tests::api::Process;
 use guardian_tests::daemon::{Daemon, Options};
 use guardian_tests::{api, host};
 use serde_json::{Value, json};
@@ -195,4 +197,67 @@ fn somebody_else_s_plugins_are_not_asked() {
         daemon.ctl(&["update", handle, "--memory=64M"]).unwrap();
         assert_eq!(daemon.finish().unwrap(), Vec::<String>::new());
     }
+}
+
+/// Starts a pea that sleeps, with limits of its own or without.
+fn pea(daemon: &Daemon, handle: &str, name: &str, own_bytes: Option<u64>) -> (String, Process) {
+    let memory = |limit_in_bytes| MemoryLimits { limit_in_bytes };
+    let id = daemon.handle(name);
+    let spec = ProcessSpec {
+        id: id.clone(),
+        path: "/bin/sleep".into(),
+        args: vec!["1000".into()],
+        image: ImageRef { uri: daemon.image().into(), ..ImageRef::default() },
+        limits: own_bytes
+            .map(|bytes| ProcessLimits { memory: memory(bytes), ..ProcessLimits::default() }),
+        ..ProcessSpec::default()
+    };
+    (id, Process::run(daemon, handle, &spec).unwrap())
+}
+
+#[test]
+fn a_pea_s_own_limits_change() {
+    with_each_runtime("change a pea's limits", |daemon| {
+        let handle = &daemon.handle("box");
+        daemon.ctl(&["create", "--handle", handle, "--memory=128M"]).unwrap();
+        let (own, _one) = pea(daemon, handle, "own", Some(32 << 20));
+        let (shared, _two) = pea(daemon, handle, "shared", None);
+        daemon.ctl(&["exec", "-d", "--id", "plain", handle, "--", "sleep", "1000"]).unwrap();
+        let path = format!("processes/{own}/limits");
+        let is_v1 = std::path::Path::new("/sys/fs/cgroup/memory").exists();
+        let held = || {
+            let (below, file) = match is_v1 {
+                true => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+                false => ("/sys/fs/cgroup", "memory.max"),
+            };
+            let path = format!("{below}/garden/{own}/{file}");
+            std::fs::read_to_string(path).unwrap().trim().parse::<u64>().unwrap()
+        };
+        let told = |daemon: &Daemon| get(daemon, handle, &path);
+        assert_eq!(told(daemon)["memory_limits"], json!({"limit_in_bytes": 32 * MIB}));
+        let words = ["--memory=48M", "--cpu-shares=200", "--pids=20"];
+        daemon.ctl(&[&["update", handle, "--pea", &own], &words[..]].concat()).unwrap();
+        assert_eq!(held(), 48 * MIB);
+        let now = told(daemon);
+        assert_eq!(now["memory_limits"], json!({"limit_in_bytes": 48 * MIB}));
+        assert_eq!(now["pid_limits"], json!({"max": 20}));
+        // The container's are as they were.
+        assert_eq!(get(daemon, handle, "limits/memory"), json!({"limit_in_bytes": 128 * MIB}));
+        daemon.kill().unwrap();
+        daemon.up().unwrap();
+        assert_eq!((told(daemon), held()), (now.clone(), 48 * MIB));
+        for (id, words, want) in [
+            (own.as_str(), "--memory=1k", "memory limit of 1024 bytes is below the "),
+            (&own, "--disk=50M", "a pea has no disk_limits of its own"),
+            (&own, "--rate=50M", "a pea has no bandwidth_limits of its own"),
+            (&shared, "--memory=50M", "was given no limits"),
+            ("plain", "--memory=50M", "process plain is no pea"),
+            ("nobody", "--memory=50M", "unknown process: nobody"),
+        ] {
+            let refused = ctl(daemon, &["update", handle, "--pea", id, words]);
+            assert_eq!(code(&refused), 1, "{id} {words}");
+            assert!(stderr(&refused).contains(want), "{id} {words}: {}", stderr(&refused));
+        }
+        assert_eq!((told(daemon), held()), (now, 48 * MIB));
+    });
 }

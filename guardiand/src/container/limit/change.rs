@@ -167,7 +167,7 @@ fn concerns(holder: Holder, change: &LimitsChange) -> bool {
 }
 
 /// What is not to change may be below what is used: nobody asked.
-fn changed_only(change: &LimitsChange, wanted: &LinuxResources) -> LinuxResources {
+pub(super) fn changed_only(change: &LimitsChange, wanted: &LinuxResources) -> LinuxResources {
     let mut only = LinuxResources::default();
     if change.memory.is_some() {
         only.set_memory(*wanted.memory());
@@ -179,7 +179,7 @@ fn changed_only(change: &LimitsChange, wanted: &LinuxResources) -> LinuxResource
 }
 
 /// The resources of a bundle as `depot update` tells them: with the weight of block I/O.
-fn resources(config: &Path) -> anyhow::Result<LinuxResources> {
+pub(super) fn resources(config: &Path) -> anyhow::Result<LinuxResources> {
     let spec: Spec =
         read_json(config)?.with_context(|| format!("{} is missing", config.display()))?;
     let linux = spec.linux().as_ref();

@@ -17,6 +17,10 @@ pub(crate) struct UpdateArgs {
     /// The container
     pub(crate) handle: String,
 
+    /// Not the container, but this pea in it, which was given limits of its own
+    #[arg(long, value_name = "PROCESS")]
+    pub(crate) pea: Option<String>,
+
     /// Most memory, in bytes or with k, M, G; 0 takes the limit away
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     memory: Option<u64>,
