@@ -179,6 +179,11 @@ impl Bundle {
         self.path.join("properties.json")
     }
 
+    /// A change of its limits that was begun, as long as it is not done.
+    pub fn limits_change(&self) -> PathBuf {
+        self.path.join("limits-change.json")
+    }
+
     /// Who init is, beyond a bare pid ([`Init`]).
     pub fn init(&self) -> PathBuf {
         self.path.join("init.json")

@@ -3,6 +3,7 @@
 
 mod change;
 mod pea;
+mod unfinished;
 
 use std::path::{Path, PathBuf};
 

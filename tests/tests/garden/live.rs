@@ -1,10 +1,13 @@
 //! Disk and bandwidth of living containers: changed, held, told, kept over a restart, taken back.
 
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use guardian_contract::garden::{ImageRef, MemoryLimits, ProcessLimits, ProcessSpec};
 use guardian_tests::api::Process;
 use guardian_tests::daemon::{Daemon, Options};
+use guardian_tests::patience::patience;
 use guardian_tests::{api, host};
 use serde_json::{Value, json};
 
@@ -259,5 +262,60 @@ fn a_pea_s_own_limits_change() {
             assert!(stderr(&refused).contains(want), "{id} {words}: {}", stderr(&refused));
         }
         assert_eq!((told(daemon), held()), (now, 48 * MIB));
+    });
+}
+
+#[test]
+fn a_server_that_is_killed_while_limits_change_leaves_all_or_nothing() {
+    with_each_runtime("kill -9 while limits change", |daemon| {
+        let handle = &daemon.handle("cut");
+        let limits = ["--disk=20M", "--memory=64M", "--rate=2M", "--burst=1M"];
+        daemon.ctl(&[&["create", "--handle", handle], &limits[..]].concat()).unwrap();
+        let image = 20 * MIB - quota(daemon, handle);
+        let file = daemon.depot().join(handle).join("limits-change.json");
+        let (mut cut, mut changed) = (0, 0);
+        for round in 0..24_u64 {
+            let size = [40, 24][usize::from(round % 2 == 1)] * MIB;
+            let mut client = daemon.guardctl();
+            client.args(["update", handle]);
+            for flag in ["--disk", "--memory", "--rate"] {
+                client.arg(format!("{flag}={}", if flag == "--memory" { 2 * size } else { size }));
+            }
+            client.arg("--burst=1M").stdout(Stdio::null()).stderr(Stdio::null());
+            let mut client = client.spawn().unwrap();
+            std::thread::sleep(patience(Duration::from_millis(round * 3)));
+            daemon.kill().unwrap();
+            client.wait().unwrap();
+            cut += usize::from(file.exists());
+            // What it had begun to run may end by itself.
+            std::thread::sleep(patience(Duration::from_millis(100)));
+            daemon.up().unwrap();
+            let start = Instant::now();
+            while file.exists() && start.elapsed() < patience(Duration::from_secs(10)) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert!(!file.exists(), "{round}: {}", daemon.last_words());
+            let told = get(daemon, handle, "limits");
+            let disk = told["disk_limits"]["byte_hard"].as_u64().unwrap();
+            assert_eq!(quota(daemon, handle), disk - image, "{round}: {told}");
+            let group = std::path::Path::new("/sys/fs/cgroup/memory/garden").join(handle);
+            if let Ok(held) = std::fs::read_to_string(group.join("memory.limit_in_bytes")) {
+                let memory = told["memory_limits"]["limit_in_bytes"].as_u64().unwrap();
+                assert_eq!(held.trim().parse::<u64>().unwrap(), memory, "{round}: {told}");
+                // All of a change or nothing of it.
+                assert!(
+                    [(20, 64), (24, 48), (40, 80)].contains(&(disk / MIB, memory / MIB)),
+                    "{told}"
+                );
+            }
+            let rate = told["bandwidth_limits"]["rate"].as_u64().unwrap();
+            let want = if disk == 20 * MIB { 2 * MIB } else { disk };
+            assert_eq!(rate, want, "{round}: {told}");
+            let rules = daemon.netns().unwrap().rules().unwrap();
+            assert!(rules.contains("limit up-"), "{rules}");
+            changed += usize::from(disk == size);
+        }
+        assert!(cut > 0 && changed > 0, "{cut} of 24 were cut off, {changed} were done");
+        assert!(write(daemon, handle, 10));
     });
 }

@@ -10,8 +10,10 @@ use guardian_contract::garden::{BandwidthLimits, DiskChange, DiskLimits, Limits,
 use guardian_contract::log;
 use guardian_contract::network::{BANDWIDTH, LimitRequest};
 use oci_spec::runtime::{LinuxResources, Spec};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::unfinished::Unfinished;
 use crate::cgroup::limit::Groups;
 use crate::container::Container;
 use crate::container::facts::Facts;
@@ -19,7 +21,7 @@ use crate::guardian::Guardian;
 
 /// Who holds limits, in the order in which they are told: those that may refuse come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Holder {
+pub(super) enum Holder {
     ImagePlugin,
     NetworkPlugin,
     Kernel,
@@ -28,11 +30,22 @@ enum Holder {
 const HOLDERS: [Holder; 3] = [Holder::ImagePlugin, Holder::NetworkPlugin, Holder::Kernel];
 
 /// Limits as their holders take them: those that are to hold, or those that held.
-#[derive(Debug)]
-struct Wanted {
-    disk: DiskLimits,
-    bandwidth: BandwidthLimits,
-    resources: LinuxResources,
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Wanted {
+    pub(super) disk: DiskLimits,
+    pub(super) bandwidth: BandwidthLimits,
+    pub(super) resources: LinuxResources,
+}
+
+impl Wanted {
+    /// Returns what a bundle says, and this bandwidth, of which it says nothing.
+    ///
+    /// # Errors
+    /// When the bundle can't be read.
+    pub(super) fn of(container: &Container, bandwidth: BandwidthLimits) -> anyhow::Result<Self> {
+        let disk = container.disk_limits()?;
+        Ok(Self { disk, bandwidth, resources: resources(&container.bundle.config())? })
+    }
 }
 
 impl Guardian {
@@ -51,26 +64,30 @@ impl Guardian {
         let handle = container.handle();
         let facts = container.facts()?;
         self.check_holders(change, &facts)?;
-        let before = Wanted {
-            disk: facts.disk.clone(),
-            bandwidth: container.bandwidth_limits(),
-            resources: resources(&container.bundle.config())?,
-        };
+        self.finish_change(container).await;
+        let before = Wanted::of(container, container.bandwidth_limits())?;
         let wanted = Wanted {
             disk: change.disk.unwrap_or_default().applied_to(&before.disk),
             bandwidth: change.bandwidth.clone().unwrap_or_default(),
             resources: self.settings.depot_tool.update(handle, change, true).await?,
         };
+        if concerns(Holder::Kernel, change) {
+            container.groups()?.check_use(&changed_only(change, &wanted.resources))?;
+        }
+        let bandwidth = wanted.bandwidth.clone();
+        let begun = Unfinished { change: change.clone(), before, bandwidth };
+        begun.begin(container)?;
         let mut told = Vec::new();
-        let held = self.hold(container, change, &wanted, &mut told).await;
+        let held = self.tell_all(container, change, &wanted, &mut told).await;
         let kept = match held {
             Ok(()) => self.settings.depot_tool.update(handle, change, false).await.map(drop),
             Err(error) => Err(error),
         };
         if let Err(error) = kept {
-            self.take_back(container, change, &before, &told).await;
+            self.take_back(container, &begun, &told).await;
             return Err(error);
         }
+        Unfinished::end(container);
         container.forget_facts();
         log::info("limits.changed", &json!({"handle": handle.as_str(), "limits": change}));
         container.limits()
@@ -88,16 +105,13 @@ impl Guardian {
     }
 
     /// Tells all holders; `told` are those who were, the last one perhaps in vain.
-    async fn hold(
+    pub(super) async fn tell_all(
         &self,
         container: &Container,
         change: &LimitsChange,
         wanted: &Wanted,
         told: &mut Vec<Holder>,
     ) -> anyhow::Result<()> {
-        if concerns(Holder::Kernel, change) {
-            container.groups()?.check_use(&changed_only(change, &wanted.resources))?;
-        }
         for holder in HOLDERS.into_iter().filter(|holder| concerns(*holder, change)) {
             told.push(holder);
             self.tell(holder, container, change, wanted).await?;
@@ -105,19 +119,20 @@ impl Guardian {
         Ok(())
     }
 
-    async fn take_back(
-        &self,
-        container: &Container,
-        change: &LimitsChange,
-        before: &Wanted,
-        told: &[Holder],
-    ) {
+    /// What can't be taken back stays written down, and is tried again with the next change.
+    async fn take_back(&self, container: &Container, begun: &Unfinished, told: &[Holder]) {
+        let mut is_whole = true;
         for holder in told.iter().rev() {
-            if let Err(worse) = self.tell(*holder, container, change, before).await {
+            let told = self.tell(*holder, container, &begun.change, &begun.before).await;
+            if let Err(worse) = told {
                 let handle = container.handle().as_str();
                 let data = json!({"handle": handle, "error": format!("{worse:#}")});
                 log::error("limits.not-taken-back", &data);
+                is_whole = false;
             }
+        }
+        if is_whole {
+            Unfinished::end(container);
         }
     }
 
