@@ -80,7 +80,9 @@ mod tests {
         for (size, more) in [(10 * mib, gib), (gib, mib), (20 * gib, 100 * gib)] {
             let inodes = size / 16384;
             let new = larger(size, inodes, Usage { bytes: more, inodes: 0 });
-            assert!(new > size + more + more / 64 && new < size + more + more / 32 + 64 * mib);
+            let (over, group) = (new - size - more, GROUP * BLOCK);
+            let tables = more / group * (inodes / size.div_ceil(group)) * INODE;
+            assert!(over > tables && over < tables + 96 * mib, "{over}, {tables}");
             assert_eq!(new % BLOCK, 0);
         }
         // 8 groups of 16 inodes each.
