@@ -9,6 +9,7 @@ use guardian_contract::depot::Handle;
 use guardian_contract::fault::Fault;
 use guardian_contract::file::read_json;
 use guardian_contract::image::Stats;
+use guardian_contract::run::check_caller;
 
 use crate::create::Limit;
 use crate::disk::{self, Room};
@@ -40,6 +41,7 @@ pub(crate) fn resize(store: &Store, id: &Handle, change: Change) -> anyhow::Resu
     let unknown = || Fault::not_found(format!("Image `{id}` not found"));
     let image = Image::find(store, id)?.ok_or_else(unknown)?;
     let info = image.info()?.ok_or_else(unknown)?;
+    check_caller()?;
     let (of_image, room) = wanted(store, &info, change)?;
     let used = disk::content(store, &image, &info)?;
     let is_over = |limit: u64, used: u64| limit > 0 && limit < used;

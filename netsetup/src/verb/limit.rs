@@ -4,7 +4,7 @@ use guardian_contract::depot::Handle;
 use guardian_contract::fault::Fault;
 use guardian_contract::log;
 use guardian_contract::network::{LimitRequest, UpAnswer};
-use guardian_contract::run::{Answer, request};
+use guardian_contract::run::{Answer, check_caller, request};
 use serde_json::json;
 
 use super::{Network, show, up};
@@ -43,6 +43,7 @@ pub(super) fn by_hand(
 fn change(network: &Network, handle: &Handle, request: &LimitRequest) -> anyhow::Result<Lease> {
     let netns = up::namespace(request.pid, &request.namespace)?;
     let state = network.state()?;
+    check_caller()?;
     let before = network.lease(&state, handle)?;
     if netns.inode() != before.netns {
         let text = format!("this is not the network namespace that container {handle} is in");

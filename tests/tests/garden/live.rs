@@ -274,8 +274,12 @@ fn a_server_that_is_killed_while_limits_change_leaves_all_or_nothing() {
         let image = 20 * MIB - quota(daemon, handle);
         let file = daemon.depot().join(handle).join("limits-change.json");
         let (mut cut, mut changed) = (0, 0);
-        for round in 0..24_u64 {
-            let size = [40, 24][usize::from(round % 2 == 1)] * MIB;
+        // How long a change takes that nobody cuts off.
+        let start = Instant::now();
+        daemon.ctl(&[&["update", handle], &limits[..]].concat()).unwrap();
+        let whole = start.elapsed();
+        for round in 0..24_u32 {
+            let size = if round % 2 == 0 { 40 * MIB } else { 24 * MIB };
             let mut client = daemon.guardctl();
             client.args(["update", handle]);
             for flag in ["--disk", "--memory", "--rate"] {
@@ -283,7 +287,7 @@ fn a_server_that_is_killed_while_limits_change_leaves_all_or_nothing() {
             }
             client.arg("--burst=1M").stdout(Stdio::null()).stderr(Stdio::null());
             let mut client = client.spawn().unwrap();
-            std::thread::sleep(patience(Duration::from_millis(round * 3)));
+            std::thread::sleep(whole * round / 16);
             daemon.kill().unwrap();
             client.wait().unwrap();
             cut += usize::from(file.exists());

@@ -68,6 +68,8 @@ impl Guardian {
         let Some(Unfinished { change, before, bandwidth }) = read_json(&path)? else {
             return Ok(());
         };
+        // One that the former server began is waited for, or it finds nobody to answer and does nothing.
+        self.settings.depot_tool.update(container.handle(), &change, true).await?;
         let before_bandwidth = before.bandwidth.clone();
         let mut now = Wanted::of(container, before_bandwidth)?;
         if serde_json::to_value(&now)? != serde_json::to_value(&before)? {
