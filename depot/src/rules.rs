@@ -10,6 +10,7 @@ mod block_io;
 mod capabilities;
 mod cgroup;
 mod devices;
+mod disk;
 mod environment;
 mod hostname;
 mod ids;

@@ -7,7 +7,7 @@ use guardian_contract::depot::{BLOCK_IO_WEIGHT, Bundle};
 use guardian_contract::fault::Fault;
 use guardian_contract::file::{read_json, replace_json};
 use guardian_contract::garden::LimitsChange;
-use guardian_contract::run::Answer;
+use guardian_contract::run::{Answer, check_caller};
 use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::cli::Limits;
@@ -27,6 +27,7 @@ pub(crate) fn update(
     let directory =
         File::open(bundle.path()).with_context(|| format!("open {}", bundle.path().display()))?;
     directory.lock().with_context(|| format!("lock {}", bundle.path().display()))?;
+    check_caller()?;
     let spec: Option<Spec> = read_json(&path)?;
     let mut spec = spec.with_context(|| {
         Fault::not_found(format!("bundle '{}' has no configuration", bundle.handle()))

@@ -10,7 +10,8 @@ mod room;
 pub(crate) mod twin;
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -28,9 +29,7 @@ impl Cgroups {
     /// # Errors
     /// When the process is gone.
     pub(crate) fn of(pid: i32) -> anyhow::Result<Self> {
-        let path = format!("/proc/{pid}/cgroup");
-        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        Ok(Self(parse(&text)))
+        Ok(Self(parse(&text(Path::new(&format!("/proc/{pid}/cgroup")))?)))
     }
 
     /// Reads our own groups.
@@ -82,6 +81,20 @@ impl Cgroups {
     pub(crate) fn is_unified(&self, name: &str) -> bool {
         !self.0.iter().any(|(names, _)| names.split(',').any(|one| one == name))
     }
+}
+
+/// Reads a file that the kernel makes up as it is read. Its size is told as 0, so asking for that would
+/// be in vain, and the usual way begins with a few bytes: with thousands of them that is time.
+///
+/// # Errors
+/// With the path and the reason.
+pub(crate) fn text(path: &Path) -> anyhow::Result<String> {
+    const USUAL: usize = 4096;
+    const MOST: u64 = 1 << 20;
+    let mut text = String::with_capacity(USUAL);
+    let file = File::open(path).with_context(|| format!("read {}", path.display()))?;
+    let read = file.take(MOST).read_to_string(&mut text);
+    read.with_context(|| format!("read {}", path.display())).map(|_| text)
 }
 
 /// `hierarchy:controllers:path` lines; version 2 has no controllers.

@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use guardian_contract::garden::{
-    ApiError, BulkInfo, BulkMetrics, Capacity, ContainerSpec, DiskLimits, LimitsChange, NetIn,
-    NetOutRule, decode, decode_list,
+    ApiError, BulkInfo, BulkMetrics, Capacity, ContainerSpec, LimitsChange, NetIn, NetOutRule,
+    decode, decode_list,
 };
-use guardian_contract::network::BANDWIDTH;
 use serde::{Deserialize, Serialize};
 
 use crate::connection::Request;
 use crate::container::grace::{self, Hold};
-use crate::container::network::parse_bandwidth;
 use crate::container::properties::GRACE_TIME;
 use crate::container::{Container, stop};
 use crate::guardian::{Guardian, api_error};
@@ -115,6 +113,12 @@ async fn of_container(guardian: &Arc<Guardian>, request: &Request, body: &[u8]) 
             let limits = guardian.change_limits(&container, &change).await.map_err(failed)?;
             Ok(Reply::json(&limits))
         }
+        Route::ChangePeaLimits => {
+            let change: LimitsChange = decode(body).map_err(json)?;
+            let (_hold, container) = found()?;
+            let changed = guardian.change_pea_limits(&container, request.value(1), &change).await;
+            Ok(Reply::json(&changed.map_err(failed)?))
+        }
         Route::SetProperty => {
             let Value { value } = decode(body).map_err(json)?;
             let (_hold, container) = found()?;
@@ -134,17 +138,17 @@ async fn read(guardian: &Arc<Guardian>, request: &Request, container: &Container
     let failed = |error: anyhow::Error| api_error(&error);
     match request.route {
         Route::Info => Ok(Reply::json(&container.info())),
-        Route::BandwidthLimits => {
-            let enforced = container.properties.get(BANDWIDTH);
-            let limits = enforced.map(|text| parse_bandwidth(&text)).unwrap_or_default();
-            Ok(Reply::json(&limits))
-        }
-        Route::DiskLimits => Ok(Reply::json(&DiskLimits::default())),
+        Route::BandwidthLimits => Ok(Reply::json(&container.bandwidth_limits())),
+        Route::DiskLimits => Ok(Reply::json(&container.disk_limits().map_err(failed)?)),
         Route::CpuLimits => Ok(Reply::json(&container.cpu_limits().map_err(failed)?)),
         Route::MemoryLimits => Ok(Reply::json(&container.memory_limits().map_err(failed)?)),
         Route::Metrics => metrics(guardian, request.value(0)).await,
         Route::Top => Ok(Reply::json(&container.top().map_err(failed)?)),
         Route::Limits => Ok(Reply::json(&container.limits().map_err(failed)?)),
+        Route::PeaLimits => {
+            let limits = guardian.pea_limits(container, request.value(1)).map_err(failed)?;
+            Ok(Reply::json(&limits))
+        }
         Route::Properties => Ok(Reply::json(&container.properties.all())),
         Route::Property => {
             let name = request.value(1);

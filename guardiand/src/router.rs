@@ -36,6 +36,8 @@ pub(crate) enum Route {
     // Ours.
     Limits,
     ChangeLimits,
+    PeaLimits,
+    ChangePeaLimits,
     Events,
     Scrape,
     Alive,
@@ -91,7 +93,7 @@ const ROUTES: [(&str, &str, Route); 28] = [
 ];
 
 /// Routes that Garden does not have.
-const OURS: [(&str, &str, Route); 8] = [
+const OURS: [(&str, &str, Route); 10] = [
     ("GET", "/events", Route::Events),
     ("POST", "/images/pull", Route::Pull),
     ("GET", "/metrics", Route::Scrape),
@@ -100,6 +102,8 @@ const OURS: [(&str, &str, Route); 8] = [
     ("GET", "/containers/:handle/top", Route::Top),
     ("GET", "/containers/:handle/limits", Route::Limits),
     ("PUT", "/containers/:handle/limits", Route::ChangeLimits),
+    ("GET", "/containers/:handle/processes/:pid/limits", Route::PeaLimits),
+    ("PUT", "/containers/:handle/processes/:pid/limits", Route::ChangePeaLimits),
 ];
 
 /// What a request was found to mean.

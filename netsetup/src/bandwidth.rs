@@ -31,6 +31,13 @@ pub(crate) struct Bandwidth {
     pub(crate) burst: u32,
 }
 
+/// As little as can be said.
+impl Default for Bandwidth {
+    fn default() -> Self {
+        Self { rate: 1, burst: u32::MAX }
+    }
+}
+
 impl Bandwidth {
     /// Returns the limit that is enforced for what was asked for: no rate is no limit, and the
     /// burst is at least 64 KiB.
@@ -45,11 +52,17 @@ impl Bandwidth {
         BandwidthLimits { rate: self.rate, burst: self.burst.into() }
     }
 
-    /// Returns the message that gives a link its token bucket filter.
-    pub(crate) fn message(self, index: u32) -> TcMessage {
+    /// Returns the message that names a link's token bucket filter, to take it away.
+    pub(crate) fn filter(index: u32) -> TcMessage {
         let mut message = TcMessage::with_index(index.cast_signed());
         message.header.parent = TcHandle::ROOT;
         message.header.handle = TcHandle { major: 1, minor: 0 };
+        message
+    }
+
+    /// Returns the message that gives a link its token bucket filter.
+    pub(crate) fn message(self, index: u32) -> TcMessage {
+        let mut message = Self::filter(index);
         let option = |(kind, value)| TcOption::Other(DefaultNla::new(kind, value));
         let options = self.options().into_iter().map(option).collect();
         message.attributes = vec![TcAttribute::Kind(KIND.into()), TcAttribute::Options(options)];

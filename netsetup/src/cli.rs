@@ -1,5 +1,7 @@
 //! The command line: gdn's plugin form, and what a person types.
 
+mod limit;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
@@ -10,6 +12,7 @@ use guardian_contract::log::Level;
 use guardian_contract::network::Up;
 
 use crate::policy::Policy;
+use limit::Ceiling;
 
 const EXAMPLES: &str = "\
 Actions (JSON on stdin, JSON on stdout):
@@ -19,6 +22,7 @@ Actions (JSON on stdin, JSON on stdout):
   net-in        {\"HostIP\":\"\",\"HostPort\":0,\"ContainerIP\":\"\",\"ContainerPort\":8080}
   net-out       {\"container_ip\":\"\",\"netout_rule\":{\"protocol\":1,\"ports\":[{\"start\":443}]}}
   bulk-net-out  {\"container_ip\":\"\",\"netout_rules\":[...]}
+  limit         {\"Pid\":N,\"bandwidth\":{\"rate\":1000000,\"burst\":0}}; answer as up, rate 0 is no limit
   metrics       null; answer {\"rx_bytes\",\"tx_bytes\",\"rx_packets\",\"tx_packets\"}, as the container sees it
 
 Exit status: 0 done, 1 failed (a JSON fault on stdout), 2 wrong usage, 3 check found differences.
@@ -58,7 +62,7 @@ pub(crate) struct Cli {
     /// Whom to do it for; every action but setup wants one
     #[arg(long, required_if_eq_any = [
         ("action", "up"), ("action", "down"), ("action", "net-in"), ("action", "net-out"),
-        ("action", "bulk-net-out"), ("action", "metrics"),
+        ("action", "bulk-net-out"), ("action", "limit"), ("action", "metrics"),
     ])]
     pub(crate) handle: Option<Handle>,
     #[command(subcommand)]
@@ -80,6 +84,8 @@ pub(crate) enum Action {
     NetOut,
     /// The same with many rules in one transaction
     BulkNetOut,
+    /// Change how much may pass
+    Limit,
     /// Tell how much a container has received and sent
     Metrics,
 }
@@ -93,6 +99,15 @@ pub(crate) enum Command {
         handle: Handle,
         #[command(flatten)]
         wishes: Wishes,
+        #[command(flatten)]
+        form: Form,
+    },
+    /// Change how much may pass to and from a container that is up
+    Limit {
+        /// The container
+        handle: Handle,
+        #[command(flatten)]
+        ceiling: Ceiling,
         #[command(flatten)]
         form: Form,
     },

@@ -65,6 +65,21 @@ fn connect_inside(lease: &Lease, gateway: Ipv4Addr) -> anyhow::Result<()> {
     links.add_default_route(place.gateway.into())
 }
 
+/// Makes what the lease says of its bandwidth hold at both ends, no limit too.
+pub(crate) fn limit(lease: &Lease, netns: &Netns) -> anyhow::Result<()> {
+    let set = |name: &str| {
+        let mut links = Links::open()?;
+        match lease.bandwidth {
+            Some(limit) => links.limit(name, limit),
+            None => links.unlimit(name),
+        }
+    };
+    set(&lease.host_interface)?;
+    netns
+        .inside(|| set(&lease.container_interface))
+        .with_context(|| format!("inside of {}", lease.handle))
+}
+
 /// Returns the index of the subnet's bridge, made when this is its first container.
 fn ensure_bridge(links: &mut Links, name: &str, subnet: Subnet, mtu: u32) -> anyhow::Result<u32> {
     if let Some(index) = links.bridge(name)? {
@@ -81,8 +96,9 @@ pub(crate) fn mend(lease: &Lease) -> anyhow::Result<()> {
     let Some(index) = link::index(&lease.host_interface) else { return Ok(()) };
     let subnet = lease.place.subnet;
     let mut links = Links::open()?;
-    if let Some(limit) = lease.bandwidth {
-        links.limit(&lease.host_interface, limit)?;
+    match lease.bandwidth {
+        Some(limit) => links.limit(&lease.host_interface, limit)?,
+        None => links.unlimit(&lease.host_interface)?,
     }
     match &lease.bridge {
         None => links.ensure_address(&lease.host_interface, subnet.gateway(), subnet)?,

@@ -130,6 +130,16 @@ impl Links {
         }
     }
 
+    /// Lets the link `name` pass on whatever comes; one that is not limited our way is left as it is.
+    pub(crate) fn unlimit(&mut self, name: &str) -> anyhow::Result<()> {
+        let message = RouteNetlinkMessage::DelQueueDiscipline(Bandwidth::filter(index_of(name)?));
+        match self.0.change(message, 0) {
+            // There is none, or it is not the one we name (tc_get_qdisc()).
+            Err(error) if is(&error, Errno::ENOENT) || is(&error, Errno::EINVAL) => Ok(()),
+            done => done.with_context(|| format!("lift the limit on the bandwidth of {name}")),
+        }
+    }
+
     /// Attaches a link to a bridge, by index.
     pub(crate) fn attach(&mut self, index: u32, bridge: u32) -> anyhow::Result<()> {
         let mut link = LinkMessage::default();

@@ -55,6 +55,14 @@ impl Script {
         self.let_out_all(lease, rules);
     }
 
+    /// Replaces what a container may send, whatever the table has of that now.
+    pub(crate) fn change_upload(&mut self, lease: &Lease, limit: Option<Bandwidth>) {
+        self.unlimit_upload(lease, limit.or(lease.bandwidth).unwrap_or_default());
+        if let Some(limit) = limit {
+            self.limit_upload(lease, limit);
+        }
+    }
+
     /// Adds outbound rules, the last one in front; no rules, no chain.
     pub(crate) fn let_out_all(&mut self, lease: &Lease, rules: &[Translated]) {
         if rules.is_empty() {
@@ -106,12 +114,7 @@ impl Script {
             }
         }
         if let Some(limit) = lease.bandwidth {
-            self.limit_upload(lease, limit);
-            self.line("delete element", &format!("upload {{ {} }}", lease.place.address));
-            if let Some(place) = lease.place6() {
-                self.line("delete element", &format!("upload6 {{ {} }}", place.address));
-            }
-            self.line("delete limit", &self.names.limit(&lease.handle));
+            self.unlimit_upload(lease, limit);
         }
         if !lease.outbound.is_empty() {
             let chain = self.names.chain(&lease.handle);
@@ -160,6 +163,16 @@ impl Script {
         if let Some(Place6 { address, .. }) = lease.place6() {
             self.line("add element", &format!("upload6 {{ {address} : \"{name}\" }}"));
         }
+    }
+
+    /// Undoes [`Script::limit_upload`]; nft keeps a limit that is there, whatever it is told to add.
+    fn unlimit_upload(&mut self, lease: &Lease, limit: Bandwidth) {
+        self.limit_upload(lease, limit);
+        self.line("delete element", &format!("upload {{ {} }}", lease.place.address));
+        if let Some(place) = lease.place6() {
+            self.line("delete element", &format!("upload6 {{ {} }}", place.address));
+        }
+        self.line("delete limit", &self.names.limit(&lease.handle));
     }
 
     fn line(&mut self, command: &str, what: &str) {

@@ -2,6 +2,7 @@
 
 mod check;
 mod down;
+mod limit;
 mod net_in;
 mod net_out;
 mod reapply;
@@ -58,6 +59,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Answer> {
         (Some(Command::Up { handle, wishes, form }), ..) => {
             up::by_hand(&network, &handle, wishes.into(), form)
         }
+        (Some(Command::Limit { handle, ceiling, form }), ..) => {
+            limit::by_hand(&network, &handle, &ceiling.into(), form)
+        }
         (Some(Command::Down { handle, form }), ..) => down::by_hand(&network, &handle, form),
         (Some(Command::Stats { handle, json }), ..) => stats::run(&network, &handle, json),
         (Some(Command::Check { json }), ..) => check::run(&network, json),
@@ -70,6 +74,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Answer> {
             Action::NetIn => net_in::run(&network, handle),
             Action::NetOut => net_out::one(&network, handle),
             Action::BulkNetOut => net_out::bulk(&network, handle),
+            Action::Limit => limit::run(&network, handle),
             Action::Metrics => stats::run(&network, handle, true),
             Action::Setup => setup(&network),
         },

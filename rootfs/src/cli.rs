@@ -2,6 +2,7 @@
 
 mod grootfs;
 mod login;
+mod resize;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -30,6 +31,7 @@ use crate::stats;
 use crate::store::{self, Store};
 use crate::{bulk_stats, clean, commit, df, disk, fsck, prune, trash, userns};
 use login::{Login, Registries};
+use resize::Resize;
 
 /// Where images are unless someone says otherwise.
 const STORE: &str = "/var/lib/guardian/rootfs";
@@ -83,6 +85,8 @@ enum Verb {
         /// Id or path of the image
         image: String,
     },
+    /// Change the limits of an image whose container may be running; what is not given stays
+    Resize(Resize),
     /// Print how much room an image takes
     Stats {
         /// Id or path of the image
@@ -236,6 +240,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Answer> {
             Answer::json(&pull::pull(&store, &source, &access, room, &request.progress.into())?)
         }
         Verb::Delete { image } => delete(&store, &image),
+        Verb::Resize(request) => request.run(&store),
         Verb::Stats { image } => Answer::json(&stats::stats(&store, &known(&store, &image)?)?),
         Verb::BulkStats => Answer::json(&bulk_stats::bulk_stats(&store, request()?)),
         Verb::List => list(&store),

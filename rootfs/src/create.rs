@@ -67,7 +67,7 @@ impl Limit {
     }
 
     /// What the container may write beside its image.
-    fn of_writes(self, image: Usage) -> anyhow::Result<Room> {
+    pub(crate) fn of_writes(self, image: Usage) -> anyhow::Result<Room> {
         if self.is_exclusive {
             return Ok(Room { bytes: self.bytes, inodes: self.inodes });
         }
@@ -168,7 +168,7 @@ fn fill(
     }
     .mount()?;
     info.has_host_owners = way == Some(Way::LowerOnly);
-    info.empty_bytes = disk::seal(image, info.disk, room)?;
+    info.overhead = disk::seal(image, info.disk, room)?;
     // The overlay holds a filesystem of the image's own; that one's mount has done its work.
     overlay::unmount(&writes)?;
     image.finish(&info)

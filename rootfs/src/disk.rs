@@ -1,6 +1,8 @@
 //! A limit on what a container writes, in bytes and in inodes: a project quota of the store's own
 //! filesystem where that enforces one, else a filesystem in a sparse file.
 
+mod filler;
+mod grow;
 mod loop_device;
 mod project;
 
@@ -8,8 +10,10 @@ use std::os::fd::OwnedFd;
 
 use anyhow::Context;
 use clap::ValueEnum;
+use guardian_contract::fault::Fault;
 use guardian_contract::log;
 use rustix::fs::{Mode, OFlags};
+use rustix::mount::MountAttrFlags;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use project::{of as project_of, release, stale, sweep};
@@ -17,7 +21,10 @@ pub(crate) use project::{of as project_of, release, stale, sweep};
 use crate::image::{Image, Info};
 use crate::layer;
 use crate::store::Store;
-use crate::usage;
+use crate::usage::{self, Usage};
+
+/// Of our filesystems, in bytes.
+const BLOCK: u64 = 4096;
 
 /// What a container may write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,6 +57,18 @@ pub(crate) enum Disk {
     Loop,
 }
 
+/// What an image's disk holds that its container has not written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Overhead {
+    /// Bytes that it took before the container had written any.
+    pub(crate) empty_bytes: u64,
+    /// Inodes likewise.
+    pub(crate) empty_inodes: u64,
+    /// Bytes that are taken so that the container does not get them.
+    pub(crate) taken_bytes: u64,
+}
+
 /// Prepares the directory that a container's writes go to.
 ///
 /// # Errors
@@ -60,12 +79,13 @@ pub(crate) fn create(
     room: Room,
     way: Option<Way>,
 ) -> anyhow::Result<Disk> {
-    if room == Room::default() {
-        return Ok(Disk::Unlimited);
-    }
+    let is_unlimited = room == Room::default();
+    // Without a limit too, where that can be: then one can be given later, and who measures need not
+    // look at every file.
     if way != Some(Way::Loop) {
         match project::create(store, image) {
             Ok(project) => return Ok(Disk::Project(project)),
+            Err(_) if is_unlimited => {}
             Err(error) if way.is_some() => return Err(error),
             Err(error) => {
                 let data = serde_json::json!({"reason": format!("{error:#}")});
@@ -73,19 +93,58 @@ pub(crate) fn create(
             }
         }
     }
-    loop_device::create(store, image, room).map(|()| Disk::Loop)
+    match is_unlimited {
+        true => Ok(Disk::Unlimited),
+        false => loop_device::create(store, image, room).map(|()| Disk::Loop),
+    }
 }
 
-/// Makes the limit hold, once everything that is not the container's own has been made; returns how
-/// many bytes that takes.
+/// Makes the limit hold, once everything that is not the container's own has been made; returns what
+/// that takes.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub(crate) fn seal(image: &Image, disk: Disk, room: Room) -> anyhow::Result<u64> {
+pub(crate) fn seal(image: &Image, disk: Disk, room: Room) -> anyhow::Result<Overhead> {
     match disk {
-        Disk::Unlimited => Ok(0),
+        Disk::Unlimited => Ok(Overhead::default()),
         Disk::Project(project) => project::seal(image, project, room),
         Disk::Loop => loop_device::seal(image, room),
+    }
+}
+
+/// Makes another limit hold for a container that is there; returns what that takes.
+///
+/// # Errors
+/// `Unsupported` where nothing can hold it; otherwise when it is below what is used.
+pub(crate) fn change(
+    store: &Store,
+    image: &Image,
+    info: &Info,
+    room: Room,
+) -> anyhow::Result<Overhead> {
+    match info.disk {
+        Disk::Unlimited if room == Room::default() => Ok(info.overhead),
+        Disk::Unlimited => Err(Fault::unsupported(
+            "the container was made without a disk limit, on a filesystem without project quotas: \
+             it can't be given one",
+        )
+        .into()),
+        Disk::Project(project) => {
+            project::limit(image, project, info.overhead, room).map(|()| info.overhead)
+        }
+        Disk::Loop => loop_device::change(store, image, info, room),
+    }
+}
+
+/// Returns what a container with a limit has written, inodes too; nothing for one that can't have any.
+///
+/// # Errors
+/// When it can't be counted.
+pub(crate) fn content(store: &Store, image: &Image, info: &Info) -> anyhow::Result<Usage> {
+    match info.disk {
+        Disk::Unlimited => Ok(Usage::default()),
+        Disk::Project(project) => project::content(store, project, info.overhead),
+        Disk::Loop => loop_device::content(image, info.overhead),
     }
 }
 
@@ -96,8 +155,8 @@ pub(crate) fn seal(image: &Image, disk: Disk, room: Room) -> anyhow::Result<u64>
 pub(crate) fn used(store: &Store, image: &Image, info: &Info) -> anyhow::Result<u64> {
     match info.disk {
         Disk::Unlimited => Ok(usage::of(&layer::open_directory(&image.upper())?)?.bytes),
-        Disk::Project(project) => project::used(store, project, info.empty_bytes),
-        Disk::Loop => loop_device::used(&image.merged(), info.empty_bytes),
+        Disk::Project(project) => Ok(project::content(store, project, info.overhead)?.bytes),
+        Disk::Loop => loop_device::used(image, info),
     }
 }
 
@@ -110,7 +169,7 @@ pub(crate) fn upper(image: &Image, info: &Info) -> anyhow::Result<OwnedFd> {
         Disk::Unlimited | Disk::Project(_) => layer::open_directory(&image.upper()),
         Disk::Loop => {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let filesystem = loop_device::reopen(image)?;
+            let filesystem = loop_device::reopen(image, MountAttrFlags::MOUNT_ATTR_RDONLY)?;
             rustix::fs::openat(filesystem, "upper", flags, Mode::empty()).context("open upper")
         }
     }

@@ -90,7 +90,7 @@ pub(crate) fn fsck(store: &Store) -> anyhow::Result<Report> {
         inventory.layers.iter().map(|layer| layer.chain_id.as_str()).collect();
     for image in &inventory.images {
         match &image.info {
-            Some(info) => check_image(store, image, info, &present, &mut report),
+            Some(info) => check_image(store, image, info, &present, &mut report)?,
             None => check_unfinished(store, image, &mut report)?,
         }
     }
@@ -123,7 +123,7 @@ fn check_image(
     info: &Info,
     present: &BTreeSet<&str>,
     report: &mut Report,
-) {
+) -> anyhow::Result<()> {
     let what = || format!("image {}", image.id);
     for layer in info.layers.iter().filter(|layer| !present.contains(layer.as_str())) {
         report.damaged(what(), format!("layer {layer} is missing"));
@@ -141,6 +141,10 @@ fn check_image(
     {
         report.damaged(what(), format!("is not charged to its project, {project}"));
     }
+    if info.is_changing && Image::find_idle(store, &image.id)?.is_some() {
+        report.left(what(), "who changed its limit died");
+    }
+    Ok(())
 }
 
 fn check_unfinished(store: &Store, image: &StoredImage, report: &mut Report) -> anyhow::Result<()> {

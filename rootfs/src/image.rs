@@ -12,7 +12,7 @@ use guardian_contract::fault::Fault;
 use guardian_contract::file::{private_dir, read_json, replace_json};
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, Overhead, Room};
 use crate::owner::Owner;
 use crate::store::Store;
 use crate::{held, layer, overlay, remove};
@@ -34,13 +34,23 @@ pub(crate) struct Info {
     pub(crate) limit_inodes: u64,
     /// Where that is kept.
     pub(crate) disk: Disk,
-    /// Bytes that it takes before the container has written any.
-    pub(crate) empty_bytes: u64,
+    /// What of it is not the container's.
+    #[serde(flatten)]
+    pub(crate) overhead: Overhead,
+    /// Whether the limit is being changed, or who changed it died: then it may be either one.
+    pub(crate) is_changing: bool,
     /// Environment of its processes, `K=V`.
     pub(crate) env: Vec<String>,
     /// Whether what the container has written has the owners that the host sees, and not those of
     /// the image.
     pub(crate) has_host_owners: bool,
+}
+
+impl Info {
+    /// Returns what the container may write.
+    pub(crate) fn room(&self) -> Room {
+        Room { bytes: self.limit_bytes, inodes: self.limit_inodes }
+    }
 }
 
 /// An image's directory, held by whoever makes or removes it.
@@ -181,7 +191,7 @@ impl Image {
             .with_context(|| format!("set owner of {}", self.path.display()))
     }
 
-    /// Says that the image is whole.
+    /// Says that the image is whole, or that what is known of it has changed.
     ///
     /// # Errors
     /// When it can't be written.

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use guardian_contract::fault::Fault;
-use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
+use oci_spec::image::{Descriptor, ImageIndex};
 
 use crate::digest;
 use crate::layer::{Blob, Layer};
 use crate::manifest::{self, Documents, MAX_DOCUMENT};
-use crate::registry::Origin;
+use crate::registry;
 use crate::source::Image;
 use crate::store::Store;
 
@@ -30,10 +30,9 @@ pub(crate) fn image(
 ) -> anyhow::Result<Image> {
     let layout = Layout::at(directory)?;
     let top = manifest::read(&layout, &layout.find(tag)?)?;
-    let document = manifest::choose(&layout, top)?;
-    let descriptors: ImageManifest = manifest::parse(&document.text, "image manifest")?;
-    let mut image = manifest::image(&layout, document)?;
-    for (layer, descriptor) in image.layers.iter_mut().zip(descriptors.layers()) {
+    let manifest = manifest::manifest(&layout, top)?;
+    let mut image = manifest::image_of(&layout, &manifest)?;
+    for (layer, descriptor) in image.layers.iter_mut().zip(manifest.layers()) {
         let urls = descriptor.urls().clone().unwrap_or_default();
         if !urls.is_empty() && !layer.blob.path.exists() {
             send_for(&mut layer.blob, urls, store)?;
@@ -41,6 +40,7 @@ pub(crate) fn image(
         if !is_checked {
             take_as_it_is(layer)?;
         }
+        registry::measure(layer, store)?;
     }
     Ok(image)
 }
@@ -48,9 +48,6 @@ pub(crate) fn image(
 fn send_for(blob: &mut Blob, urls: Vec<String>, store: &Store) -> anyhow::Result<()> {
     let digest = blob.digest.as_deref().context("layer without a digest")?;
     blob.path = store.blob(digest);
-    if blob.size == 0 {
-        blob.size = Origin::url(&urls[0])?.size()?;
-    }
     blob.urls = urls;
     Ok(())
 }

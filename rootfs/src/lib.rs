@@ -45,6 +45,7 @@ mod pull;
 mod recipe;
 mod registry;
 mod remove;
+mod resize;
 mod source;
 mod stats;
 mod store;

@@ -101,7 +101,17 @@ pub(crate) fn check(expected: &str, text: &[u8]) -> anyhow::Result<()> {
 /// # Errors
 /// When a document is missing, or not what it says, or asks for what we can't do.
 pub(crate) fn image(documents: &impl Documents, top: Document) -> anyhow::Result<Image> {
-    let manifest = manifest(documents, top)?;
+    image_of(documents, &manifest(documents, top)?)
+}
+
+/// Returns the image of a manifest.
+///
+/// # Errors
+/// As [`image`].
+pub(crate) fn image_of(
+    documents: &impl Documents,
+    manifest: &ImageManifest,
+) -> anyhow::Result<Image> {
     let descriptor = manifest.config();
     let name = descriptor.media_type().to_string();
     if !CONFIGS.contains(&name.as_str()) {
@@ -114,7 +124,7 @@ pub(crate) fn image(documents: &impl Documents, top: Document) -> anyhow::Result
     let text = documents.config(&digits)?;
     check(&digits, &text)?;
     let config: ImageConfiguration = parse(&text, "configuration")?;
-    let layers = layers(documents, &manifest, &config)?;
+    let layers = layers(documents, manifest, &config)?;
     let env = config.config().as_ref().and_then(|config| config.env().clone());
     Ok(Image { layers, env: env.unwrap_or_default(), origin: Vec::new() })
 }
@@ -133,8 +143,11 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &[u8], what: &str) -> anyhow::Res
         .map_err(|error| Fault::invalid(format!("parse {what}: {error}")).into())
 }
 
-/// Follows indexes down to a manifest.
-fn manifest(documents: &impl Documents, top: Document) -> anyhow::Result<ImageManifest> {
+/// Follows indexes down to the manifest of the image for this machine.
+///
+/// # Errors
+/// As [`choose`].
+pub(crate) fn manifest(documents: &impl Documents, top: Document) -> anyhow::Result<ImageManifest> {
     parse(&choose(documents, top)?.text, "image manifest")
 }
 

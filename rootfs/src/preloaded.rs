@@ -12,7 +12,7 @@ use guardian_contract::fault::Fault;
 use crate::beneath::contained;
 use crate::digest;
 use crate::layer::{Blob, Layer, Packing};
-use crate::registry::Origin;
+use crate::registry;
 use crate::store::Store;
 
 /// The URI, taken apart.
@@ -58,12 +58,14 @@ impl Preloaded {
         let blob = Blob {
             path: store.blob(&self.digest),
             digest: Some(self.digest.clone()),
-            size: Origin::url(&self.url)?.size()?,
+            size: 0,
             diff_id: None,
             packing: Packing::Guess,
             urls: vec![self.url.clone()],
         };
-        Ok(Layer { chain_id, blob, base: self.path.clone() })
+        let mut layer = Layer { chain_id, blob, base: self.path.clone() };
+        registry::measure(&mut layer, store)?;
+        Ok(layer)
     }
 }
 

@@ -3,14 +3,16 @@
 use std::os::fd::OwnedFd;
 
 use anyhow::Context;
+use guardian_contract::log;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::collect::collect;
 use crate::image::Image;
 use crate::inventory::{Inventory, names};
 use crate::registry::download;
 use crate::store::Store;
-use crate::{disk, layer, remove, trash};
+use crate::{disk, layer, remove, resize, trash};
 
 /// What was removed.
 #[derive(Debug, Default, Serialize)]
@@ -42,6 +44,7 @@ pub(crate) fn prune(store: &Store) -> anyhow::Result<Pruned> {
     }
     // Images first: a dead one's layers are unused.
     pruned.leftovers += unfinished_images(store)?;
+    pruned.leftovers += unfinished_changes(store)?;
     pruned.leftovers += unfinished_layers(store)?;
     pruned.leftovers += trash::sweep(store)? + download::sweep(store)? + disk::sweep(store)?;
     let collected = collect(store)?;
@@ -60,6 +63,22 @@ fn unfinished_images(store: &Store) -> anyhow::Result<usize> {
         {
             image.delete(store)?;
             count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// Makes limits hold whose changer died. One that can't hold keeps nothing else from being removed.
+fn unfinished_changes(store: &Store) -> anyhow::Result<usize> {
+    let mut count = 0;
+    for stored in Inventory::take(store)?.images {
+        let is_changing = stored.info.is_some_and(|info| info.is_changing);
+        match is_changing.then(|| resize::settle(store, &stored.id)).transpose() {
+            Ok(settled) => count += usize::from(settled == Some(true)),
+            Err(error) => {
+                let data = json!({"image": stored.id, "error": format!("{error:#}")});
+                log::error("limit-not-settled", &data);
+            }
         }
     }
     Ok(count)

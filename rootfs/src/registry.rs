@@ -27,7 +27,7 @@ use serde_json::json;
 pub(crate) use access::{Access, Credentials, Mirror, Secret};
 pub(crate) use client::Client;
 pub(crate) use docker_config::DockerConfig;
-pub(crate) use origin::Origin;
+pub(crate) use origin::measure;
 pub(crate) use reference::Reference;
 
 use crate::digest;

@@ -1,5 +1,6 @@
 //! The system calls that neither nix nor rustix has a safe wrapper for: `mount_setattr(2)`,
-//! `quotactl_fd(2)`, and the ioctls that say which project a directory is charged to.
+//! `quotactl_fd(2)`, the ioctls that say which project a directory is charged to, and those that make
+//! a filesystem in a file larger.
 
 use std::io;
 use std::mem::size_of;
@@ -162,8 +163,36 @@ fn attributes(directory: &impl AsFd) -> io::Result<Attributes> {
     Ok(attributes)
 }
 
+/// Makes a loop device as large as its file has become (`LOOP_SET_CAPACITY`, loop(4)).
+///
+/// # Errors
+/// The kernel's.
+#[expect(unsafe_code, reason = "neither nix nor rustix wraps LOOP_SET_CAPACITY")]
+pub(crate) fn loop_has_grown(device: &impl AsFd) -> io::Result<()> {
+    // SAFETY: the descriptor is borrowed, so it is open; the ioctl takes no argument.
+    unsafe { ioctls::set_capacity(device.as_fd().as_raw_fd()) }?;
+    Ok(())
+}
+
+/// Makes the ext4 that `root` is on so many blocks large (`EXT4_IOC_RESIZE_FS`, ext4(5)).
+///
+/// # Errors
+/// The kernel's: `EPERM` without CAP_SYS_RESOURCE.
+#[expect(unsafe_code, reason = "neither nix nor rustix wraps EXT4_IOC_RESIZE_FS")]
+pub(crate) fn resize_ext4(root: &impl AsFd, blocks: u64) -> io::Result<()> {
+    // SAFETY: the descriptor is borrowed, so it is open; the kernel reads `blocks`, which has the size
+    // that the number of the ioctl tells it, during the call only.
+    unsafe { ioctls::resize(root.as_fd().as_raw_fd(), &raw const blocks) }?;
+    Ok(())
+}
+
 mod ioctls {
     use super::Attributes;
+
+    // `LOOP_SET_CAPACITY` of linux/loop.h.
+    nix::ioctl_none_bad!(set_capacity, 0x4c07);
+    // `EXT4_IOC_RESIZE_FS` of the kernel's fs/ext4/ext4.h.
+    nix::ioctl_write_ptr!(resize, b'f', 16, u64);
 
     nix::ioctl_read!(get_attributes, b'X', 31, Attributes);
     nix::ioctl_write_ptr!(set_attributes, b'X', 32, Attributes);

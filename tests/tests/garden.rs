@@ -33,6 +33,8 @@ mod inspect;
 mod life;
 #[path = "garden/limit.rs"]
 mod limit;
+#[path = "garden/live.rs"]
+mod live;
 #[path = "garden/network.rs"]
 mod network;
 #[path = "garden/oom.rs"]

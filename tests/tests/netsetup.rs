@@ -15,6 +15,8 @@ mod conntrack;
 mod ipv6;
 #[path = "netsetup/lifecycle.rs"]
 mod lifecycle;
+#[path = "netsetup/limit.rs"]
+mod limit;
 #[path = "netsetup/mapping.rs"]
 mod mapping;
 #[path = "netsetup/policy.rs"]

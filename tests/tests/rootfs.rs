@@ -27,5 +27,7 @@ mod nstar;
 mod quota;
 #[path = "rootfs/registry.rs"]
 mod registry;
+#[path = "rootfs/resize.rs"]
+mod resize;
 #[path = "rootfs/store.rs"]
 mod store;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use guardian_contract::garden::{CpuLimits, LimitsChange, MemoryLimits, PidLimits};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxPidsBuilder, Spec};
 
-use super::{block_io, resources};
+use super::{block_io, disk, resources};
 use crate::cli;
 use crate::host::{Cgroup, Host};
 use crate::wanted::Wanted;
@@ -26,6 +26,7 @@ pub(super) fn apply(mut spec: Spec, wanted: &Wanted) -> anyhow::Result<Spec> {
         memory: Some(limits.memory.clone()),
         pid: Some(limits.pid.clone()),
         block_io: Some(block_io::or_default(limits.block_io, options)),
+        disk: Some(disk::all_of(&limits.disk)),
         ..LimitsChange::default()
     };
     change(&mut spec, &all, options, &wanted.host)?;
@@ -52,6 +53,9 @@ pub(crate) fn change(
             Cgroup::V1 => resources.set_cpu(cpu_v1(shares, options)),
             Cgroup::V2 => resources.set_unified(cpu_v2(shares, options)),
         };
+    }
+    if let Some(limits) = change.disk {
+        disk::change(spec, limits)?;
     }
     match change.block_io {
         Some(limits) => block_io::change(spec, limits, &host.block_devices),

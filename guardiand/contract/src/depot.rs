@@ -179,6 +179,11 @@ impl Bundle {
         self.path.join("properties.json")
     }
 
+    /// A change of its limits that was begun, as long as it is not done.
+    pub fn limits_change(&self) -> PathBuf {
+        self.path.join("limits-change.json")
+    }
+
     /// Who init is, beyond a bare pid ([`Init`]).
     pub fn init(&self) -> PathBuf {
         self.path.join("init.json")
@@ -282,6 +287,10 @@ pub struct BundleSpec {
 /// all the files that kernels have for it (crun stops at a version 1 host with BFQ), so it is set by
 /// whoever started the container.
 pub const BLOCK_IO_WEIGHT: &str = "guardian.block-io-weight";
+
+/// Annotation of a bundle: its disk limits as they were asked for, the JSON of
+/// [`crate::garden::DiskLimits`]. The image plugin holds them; no runtime knows of them.
+pub const DISK_LIMITS: &str = "guardian.disk-limits";
 
 /// Where throttled processor time is on, the group of containers that use no more of it than they
 /// were promised, below the installation's own.

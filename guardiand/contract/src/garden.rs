@@ -12,7 +12,7 @@ mod metric;
 mod net;
 mod process;
 
-pub use change::LimitsChange;
+pub use change::{DiskChange, LimitsChange};
 pub use container::VolumeStore;
 pub use container::{BindMount, BulkInfo, Capacity, ContainerInfo, ContainerSpec, ImageRef};
 pub use error::{ApiError, CONTAINER_NOT_FOUND, EXECUTABLE_NOT_FOUND, PROCESS_NOT_FOUND};

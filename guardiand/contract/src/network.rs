@@ -51,7 +51,7 @@ pub struct Up {
     pub bandwidth: BandwidthLimits,
 }
 
-/// What `up` prints; printing nothing at all is allowed.
+/// What `up` and `limit` print; printing nothing at all is allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UpAnswer {
@@ -64,6 +64,21 @@ pub struct UpAnswer {
     /// When present: replaces the host's search domains.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub search_domains: Option<Vec<String>>,
+}
+
+/// What `limit` reads: another bandwidth for a container that is up. Ours; gdn's plugins have no such
+/// action.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LimitRequest {
+    /// Host pid of the container's init, as in [`Up`].
+    #[serde(rename = "Pid")]
+    pub pid: i32,
+    /// A namespace that counts instead, as in [`Up`].
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// How much may pass in each direction; a rate of 0 is no limit.
+    pub bandwidth: BandwidthLimits,
 }
 
 /// What `net-in` reads.

@@ -5,14 +5,16 @@
 //! stderr). Log lines go to stderr; nobody parses them to decide.
 
 use std::io::{IsTerminal, Read, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::fault::Fault;
+use crate::fault::{Fault, Kind};
 use crate::log;
 
 /// What a verb has to say when it succeeded.
@@ -82,6 +84,23 @@ pub fn request<T: DeserializeOwned + Default>() -> anyhow::Result<T> {
     }
     serde_json::from_str(&text)
         .map_err(|error| Fault::invalid(format!("request on stdin: {error}")).into())
+}
+
+/// Refuses what nobody waits for any more: our stdout is a pipe, and its reader has gone. Asked under the
+/// lock that everybody takes who does the same, it keeps what a server began that was killed from coming
+/// after what the next one does.
+///
+/// # Errors
+/// `Unavailable` when the caller has gone.
+pub fn check_caller() -> anyhow::Result<()> {
+    let stdout = std::io::stdout();
+    let mut watched = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    poll(&mut watched, PollTimeout::ZERO).context("look for the caller")?;
+    // Nobody can read what would be written (poll(2)).
+    match watched[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLERR)) {
+        true => Err(Fault::new(Kind::Unavailable, "whoever asked for this has gone").into()),
+        false => Ok(()),
+    }
 }
 
 fn print(answer: &Answer) -> ExitCode {

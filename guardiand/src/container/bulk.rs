@@ -1,6 +1,7 @@
 //! Measuring many containers and peas at once: the image plugin is asked once for all of them, while
 //! their control groups are read.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +15,9 @@ use super::metrics::{age_nanoseconds, measure};
 use super::{Container, pea};
 use crate::cgroup::{Cgroups, leaf};
 use crate::guardian::{Guardian, api_error};
+
+/// Fewer than this are read before another thread has begun.
+const SMALLEST_SHARE: usize = 16;
 
 /// Metrics by name, or why there are none.
 pub(crate) type Measured = BTreeMap<String, Result<Metrics, ApiError>>;
@@ -47,25 +51,11 @@ impl Guardian {
         self: &Arc<Self>,
         names: impl Iterator<Item = &str>,
     ) -> Measured {
-        let mut measured = Measured::new();
-        let mut subjects = Vec::new();
-        for name in names {
-            match self.subject(name) {
-                Some(subject) => subjects.push((name.to_owned(), subject)),
-                None => {
-                    drop(measured.insert(name.into(), Err(ApiError::container_not_found(name))))
-                }
-            }
-        }
+        let (subjects, mut measured) = self.subjects(names);
         let images: Vec<Handle> =
             subjects.iter().filter_map(|(_, subject)| subject.image().cloned()).collect();
-        let (reader, read) = (Arc::clone(self), subjects.clone());
-        // Some hundred small files are read: no work for a thread that has others waiting.
-        let groups = tokio::task::spawn_blocking(move || {
-            read.iter().map(|(_, subject)| reader.read(subject)).collect::<Vec<_>>()
-        });
-        let (groups, mut disks) = tokio::join!(groups, self.settings.images.bulk_stats(images));
-        let groups = groups.unwrap_or_default();
+        let read = self.read_all(&subjects);
+        let (groups, mut disks) = tokio::join!(read, self.settings.images.bulk_stats(images));
         for ((name, subject), metrics) in subjects.into_iter().zip(groups) {
             let disk = match subject.image() {
                 Some(image) => disks.remove(image).context("not measured").and_then(|disk| disk),
@@ -78,17 +68,52 @@ impl Guardian {
         measured
     }
 
-    /// Finds what has this name; a process only as long as it runs.
-    fn subject(&self, name: &str) -> Option<Subject> {
-        if let Ok(container) = self.find(name) {
-            return Some(Subject::Container(container));
+    /// Finds what has these names, and says of the others that there is nothing.
+    fn subjects<'a>(
+        &self,
+        names: impl Iterator<Item = &'a str>,
+    ) -> (Vec<(String, Subject)>, Measured) {
+        let owners = LazyCell::new(|| self.owners());
+        let (mut found, mut unknown) = (Vec::new(), Measured::new());
+        for name in names {
+            let container = self.find(name).ok().map(Subject::Container);
+            match container.or_else(|| process(&owners, name)) {
+                Some(subject) => found.push((name.to_owned(), subject)),
+                None => drop(unknown.insert(name.into(), Err(ApiError::container_not_found(name)))),
+            }
         }
-        let id: Handle = name.parse().ok()?;
-        let mut all = self.all().into_iter();
-        let container = all.find(|container| container.processes().contains_key(&id))?;
-        let dir = container.bundle.process(&id);
-        let is_pea = pea::is_pea(&dir);
-        pea::has_own_group(&dir).then_some(Subject::Process { id, container, is_pea })
+        (found, unknown)
+    }
+
+    /// Returns the containers of all processes that run.
+    fn owners(&self) -> BTreeMap<Handle, Arc<Container>> {
+        let mut owners = BTreeMap::new();
+        for container in self.all() {
+            let processes = container.processes();
+            owners.extend(processes.keys().map(|id| (id.clone(), Arc::clone(&container))));
+        }
+        owners
+    }
+
+    /// Reads all but the disks, in the order of the subjects. Some thousand small files are read, so it
+    /// is no work for a thread that has others waiting, and each processor does a share.
+    async fn read_all(
+        self: &Arc<Self>,
+        subjects: &[(String, Subject)],
+    ) -> Vec<anyhow::Result<Metrics>> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = subjects.len().div_ceil(processors).max(SMALLEST_SHARE);
+        let shares = subjects.chunks(share).map(|subjects| {
+            let (reader, subjects) = (Arc::clone(self), subjects.to_vec());
+            tokio::task::spawn_blocking(move || {
+                subjects.iter().map(|(_, subject)| reader.read(subject)).collect::<Vec<_>>()
+            })
+        });
+        let mut all = Vec::with_capacity(subjects.len());
+        for share in shares.collect::<Vec<_>>() {
+            all.extend(share.await.unwrap_or_default());
+        }
+        all
     }
 
     /// Reads all but the disk.
@@ -108,6 +133,15 @@ impl Guardian {
             }
         }
     }
+}
+
+/// Finds a process that runs and has a control group of its own.
+fn process(owners: &BTreeMap<Handle, Arc<Container>>, name: &str) -> Option<Subject> {
+    let id: Handle = name.parse().ok()?;
+    let container = Arc::clone(owners.get(&id)?);
+    let dir = container.bundle.process(&id);
+    let is_pea = pea::is_pea(&dir);
+    pea::has_own_group(&dir).then_some(Subject::Process { id, container, is_pea })
 }
 
 fn stat(disk: &DiskUsage) -> DiskStat {

@@ -4,9 +4,11 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use guardian_contract::depot::{BLOCK_IO_WEIGHT, Bundle, Init};
+use guardian_contract::depot::{BLOCK_IO_WEIGHT, Bundle, DISK_LIMITS, Init};
 use guardian_contract::file::read_json;
-use guardian_contract::garden::BlockIoLimits;
+use guardian_contract::garden::{
+    BandwidthLimits, BlockIoLimits, CpuLimits, DiskLimits, Limits, MemoryLimits, PidLimits,
+};
 use guardian_contract::ids::{IdMapping, IdMaps};
 use oci_spec::runtime::{Capabilities, LinuxIdMapping, LinuxThrottleDevice, Spec};
 
@@ -39,6 +41,8 @@ pub(crate) struct Facts {
     pub(crate) cgroup: Option<PathBuf>,
     /// Traffic with block devices.
     pub(crate) block_io: BlockIoLimits,
+    /// Disk space, as it was asked for.
+    pub(crate) disk: DiskLimits,
 }
 
 impl Facts {
@@ -56,6 +60,18 @@ impl Facts {
     /// Returns both id maps; empty when privileged.
     pub(crate) fn ids(&self) -> IdMaps {
         IdMaps { uid: self.uid_map.clone(), gid: self.gid_map.clone() }
+    }
+
+    /// Returns the limits that can change, but for bandwidth.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            cpu: CpuLimits { limit_in_shares: self.cpu, weight: 0 },
+            memory: MemoryLimits { limit_in_bytes: self.memory_bytes },
+            pid: PidLimits { max: self.tasks },
+            block_io: self.block_io,
+            disk: self.disk.clone(),
+            bandwidth: BandwidthLimits::default(),
+        }
     }
 
     /// Returns the facts of a configuration.
@@ -86,8 +102,14 @@ impl Facts {
             tasks: tasks.and_then(|tasks| u64::try_from(tasks).ok()).unwrap_or(0),
             cgroup: linux.and_then(|linux| linux.cgroups_path().clone()),
             block_io: block_io(spec),
+            disk: disk(spec),
         }
     }
+}
+
+fn disk(spec: &Spec) -> DiskLimits {
+    let text = spec.annotations().as_ref().and_then(|all| all.get(DISK_LIMITS));
+    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 /// All devices have the same rates.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::value::MapDeserializer;
 
 use super::Container;
-use crate::cgroup::Cgroups;
+use crate::cgroup::{self, Cgroups};
 use crate::guardian::Guardian;
 
 /// Property: whether Diego made the container to see that containers can be made.
@@ -133,8 +133,7 @@ fn dir(groups: &Cgroups, controller: &str) -> anyhow::Result<PathBuf> {
 }
 
 fn read(dir: &Path, file: &str) -> anyhow::Result<String> {
-    let path = dir.join(file);
-    std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+    cgroup::text(&dir.join(file))
 }
 
 fn pairs(text: &str) -> impl Iterator<Item = (&str, u64)> {

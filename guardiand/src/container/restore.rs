@@ -90,6 +90,7 @@ impl Guardian {
             }
         }
         self.watch(container);
+        self.finish_change_later(container);
         let countdown = container.properties.get(GRACE_TIME).and_then(|text| text.parse().ok());
         grace::set(self, container, countdown.unwrap_or(0));
     }

@@ -146,9 +146,14 @@ impl Client {
     pub(crate) fn change_limits(
         &self,
         handle: &str,
+        pea: Option<&str>,
         change: &LimitsChange,
     ) -> anyhow::Result<Value> {
-        self.call("PUT", &of(handle, "limits"), Some(&encode(change)?))
+        let path = match pea {
+            Some(id) => format!("{}/limits", process_path(handle, id)),
+            None => of(handle, "limits"),
+        };
+        self.call("PUT", &path, Some(&encode(change)?))
     }
 
     pub(crate) fn properties(&self, handle: &str) -> anyhow::Result<Value> {

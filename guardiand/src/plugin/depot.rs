@@ -100,10 +100,34 @@ impl DepotTool {
         change: &LimitsChange,
         dry_run: bool,
     ) -> anyhow::Result<LinuxResources> {
+        self.update_in(&self.depot, handle, change, dry_run).await
+    }
+
+    /// The same for the bundle of a pea, which is below `processes`.
+    ///
+    /// # Errors
+    /// With the store's own words.
+    pub(crate) async fn update_pea(
+        &self,
+        processes: &Path,
+        process_id: &Handle,
+        change: &LimitsChange,
+        dry_run: bool,
+    ) -> anyhow::Result<LinuxResources> {
+        self.update_in(processes, process_id, change, dry_run).await
+    }
+
+    async fn update_in(
+        &self,
+        depot: &Path,
+        handle: &Handle,
+        change: &LimitsChange,
+        dry_run: bool,
+    ) -> anyhow::Result<LinuxResources> {
         let mut args = vec![OsString::from("update"), handle.as_str().into()];
         args.extend(dry_run.then(|| "--dry-run".into()));
         args.extend_from_slice(&self.limit_flags);
-        let said = self.call(&self.depot, &args, &serde_json::to_vec(change)?).await?;
+        let said = self.call(depot, &args, &serde_json::to_vec(change)?).await?;
         serde_json::from_slice(&said).context("depot update: its answer")
     }
 

@@ -1,6 +1,7 @@
 //! Calls of the image plugins: one for unprivileged containers, one for privileged ones.
 
 mod pull;
+mod resize;
 mod stats;
 
 use std::ffi::OsString;

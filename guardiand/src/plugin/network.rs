@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use guardian_contract::depot::Handle;
+use guardian_contract::fault::Fault;
 use guardian_contract::garden::{NetIn, NetOutRule};
 use guardian_contract::log;
-use guardian_contract::network::{BulkNetOutRequest, NetInRequest, NetOutRequest, Up, UpAnswer};
+use guardian_contract::network::{
+    BulkNetOutRequest, LimitRequest, NetInRequest, NetOutRequest, Up, UpAnswer,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -114,6 +117,36 @@ impl NetworkPlugin {
     ) -> anyhow::Result<()> {
         let ask = BulkNetOutRequest { container_ip, netout_rules: rules };
         self.call("bulk-net-out", handle.as_str(), &ask).await.map(drop)
+    }
+
+    /// Tells whether the plugin can change a container's bandwidth. Nobody else's is asked: gdn's
+    /// contract has no such action.
+    ///
+    /// # Errors
+    /// `Unsupported` when it can't.
+    pub(crate) fn check_limit(&self) -> anyhow::Result<()> {
+        if self.is_ours {
+            return Ok(());
+        }
+        let program = self.program.display();
+        Err(Fault::unsupported(format!(
+            "bandwidth_limits of a container that is there can't be changed: the network plugin \
+             {program} is not guardian's netsetup, and has no action for it"
+        ))
+        .into())
+    }
+
+    /// Changes how much may pass to and from a container; answers as [`NetworkPlugin::up`] does.
+    ///
+    /// # Errors
+    /// With our plugin's own words.
+    pub(crate) async fn limit(
+        &self,
+        handle: &Handle,
+        ask: &LimitRequest,
+    ) -> anyhow::Result<UpAnswer> {
+        self.check_limit()?;
+        parse(&self.call("limit", handle.as_str(), ask).await?)
     }
 
     async fn call(

@@ -165,8 +165,8 @@ fn in_links(
                 note(Problem::Missing, "address", text, owner);
             }
         }
-        if let (Some(limit), Some(link)) = (lease.bandwidth, links.get(&lease.host_interface))
-            && link.rate != Some(limit.rate)
+        if let Some(link) = links.get(&lease.host_interface)
+            && link.rate != lease.bandwidth.map(|limit| limit.rate)
         {
             let text = format!("{} lets more or less pass than it should", lease.host_interface);
             note(Problem::Different, "link", text, Some(&lease.handle));

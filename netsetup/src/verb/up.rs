@@ -46,7 +46,7 @@ pub(super) fn by_hand(
 fn connect(network: &Network, handle: &Handle, request: Up) -> anyhow::Result<Lease> {
     let wish = Request::parse(&request.network)?;
     let rules = translate(&request.netout_rules, network.settings.policy.ipv6_pool.is_some())?;
-    let netns = namespace(&request)?;
+    let netns = namespace(request.pid, &request.namespace)?;
     let mut state = network.state()?;
     let host = host::ready(&network.settings, &network.names, &state)?;
     if let Some(lease) = standing(network, &mut state, handle, &netns)? {
@@ -72,7 +72,7 @@ fn connect(network: &Network, handle: &Handle, request: Up) -> anyhow::Result<Le
 fn rehearse(network: &Network, handle: &Handle, request: &Up) -> anyhow::Result<Script> {
     let wish = Request::parse(&request.network)?;
     let rules = translate(&request.netout_rules, network.settings.policy.ipv6_pool.is_some())?;
-    let netns = namespace(request)?;
+    let netns = namespace(request.pid, &request.namespace)?;
     let mut state = network.state()?;
     let mut script = match nft::has_table(&network.names.table())? {
         true => Script::new(&network.names),
@@ -88,9 +88,10 @@ fn rehearse(network: &Network, handle: &Handle, request: &Up) -> anyhow::Result<
     Ok(script)
 }
 
-fn namespace(request: &Up) -> anyhow::Result<Netns> {
-    match request.namespace.as_str() {
-        "" => Netns::of_container(request.pid),
+/// Opens a process's network namespace, or the one that is named instead.
+pub(super) fn namespace(pid: i32, name: &str) -> anyhow::Result<Netns> {
+    match name {
+        "" => Netns::of_container(pid),
         name => Netns::prepared(name),
     }
 }

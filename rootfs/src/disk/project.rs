@@ -9,6 +9,7 @@
 //! to take. The name goes after the last file; one that a crash has left is found by [`sweep`].
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
@@ -18,13 +19,13 @@ use anyhow::{Context, bail};
 use guardian_contract::fault::Fault;
 use guardian_contract::file::private_dir;
 
-use super::Room;
+use super::{Overhead, Room};
 use crate::image::Image;
 use crate::inventory::names;
 use crate::layer;
 use crate::store::Store;
 use crate::sys::{self, Quota};
-use crate::usage;
+use crate::usage::{self, Usage};
 
 /// The first number we take: far from those of who counts from 1 (grootfs, docker) or from 2^20
 /// (kubelet).
@@ -63,27 +64,45 @@ fn charge(directory: &OwnedFd, project: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sets the limit, and returns how many bytes there are before the container has written any. They are
+/// Sets the limit, and returns what there is before the container has written anything. That is
 /// counted file by file: what is charged still has what overlay tried and removed again, as XFS frees
 /// inodes in the background.
-pub(super) fn seal(image: &Image, project: u32, room: Room) -> anyhow::Result<u64> {
+pub(super) fn seal(image: &Image, project: u32, room: Room) -> anyhow::Result<Overhead> {
     let directory = layer::open_directory(&image.writes())?;
     let own = rustix::fs::fstat(&directory).context("look at directory")?;
     let below = usage::of(&directory)?;
-    let empty = below.bytes + u64::try_from(own.st_blocks).unwrap_or_default() * 512;
+    let overhead = Overhead {
+        empty_bytes: below.bytes + u64::try_from(own.st_blocks).unwrap_or_default() * 512,
+        empty_inodes: below.inodes + 1,
+        taken_bytes: 0,
+    };
+    limit(image, project, overhead, room).map(|()| overhead)
+}
+
+/// Sets the limit.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn limit(
+    image: &Image,
+    project: u32,
+    overhead: Overhead,
+    room: Room,
+) -> anyhow::Result<()> {
+    let directory = layer::open_directory(&image.writes())?;
     let bytes = match room.bytes {
         0 => 0,
-        bytes => bytes.max(MINIMUM) + empty,
+        bytes => bytes.max(MINIMUM) + overhead.empty_bytes,
     };
-    let inodes = if room.inodes == 0 { 0 } else { room.inodes + below.inodes + 1 };
-    sys::set_quota(&directory, project, Quota { bytes, inodes }).context("set quota")?;
-    Ok(empty)
+    let inodes = if room.inodes == 0 { 0 } else { room.inodes + overhead.empty_inodes };
+    sys::set_quota(&directory, project, Quota { bytes, inodes }).context("set quota")
 }
 
 /// Finds a number that nobody uses, and puts our name on it.
 fn claim(store: &Store, image: &Image, directory: &OwnedFd) -> anyhow::Result<u32> {
     private_dir(&store.projects())?;
-    let taken: BTreeSet<u32> = projects(store)?.into_iter().map(|(project, _)| project).collect();
+    let taken = names(&store.projects())?;
+    let taken: BTreeSet<u32> = taken.iter().filter_map(number).collect();
     let free = (FIRST..u32::MAX).filter(|project| !taken.contains(project));
     let owner = image.path().file_name().context("image without a name")?;
     for project in free {
@@ -99,12 +118,15 @@ fn claim(store: &Store, image: &Image, directory: &OwnedFd) -> anyhow::Result<u3
     bail!("no project is free in {}", store.root().display())
 }
 
-/// Returns how many bytes are charged to a project beyond those of an empty one.
-pub(super) fn used(store: &Store, project: u32, empty: u64) -> anyhow::Result<u64> {
+/// Returns what is charged to a project beyond an empty one.
+pub(super) fn content(store: &Store, project: u32, overhead: Overhead) -> anyhow::Result<Usage> {
     let directory = layer::open_directory(store.root())?;
     let used = sys::quota(&directory, project)
         .with_context(|| format!("count what project {project} uses"))?;
-    Ok(used.bytes.saturating_sub(empty))
+    Ok(Usage {
+        bytes: used.bytes.saturating_sub(overhead.empty_bytes),
+        inodes: used.inodes.saturating_sub(overhead.empty_inodes),
+    })
 }
 
 /// Returns the project, if it is one of ours, that a directory is charged to.
@@ -160,13 +182,17 @@ pub(crate) fn stale(store: &Store) -> anyhow::Result<Vec<u32>> {
 fn projects(store: &Store) -> anyhow::Result<Vec<(u32, PathBuf)>> {
     let mut projects = Vec::new();
     for file in names(&store.projects())? {
-        let Some(project) = file.to_str().and_then(|file| file.parse().ok()) else { continue };
+        let Some(project) = number(&file) else { continue };
         match std::fs::read_link(name(store, project)) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             owner => projects.push((project, owner.context("read the name of a project")?)),
         }
     }
     Ok(projects)
+}
+
+fn number(file: &OsString) -> Option<u32> {
+    file.to_str()?.parse().ok()
 }
 
 fn name(store: &Store, project: u32) -> PathBuf {

@@ -205,8 +205,13 @@ fn fill_from_any(
 fn fill(origin: &Origin<'_>, blob: &Blob, file: &File, watch: &Watch<'_>) -> anyhow::Result<()> {
     let expected = blob.digest.as_deref().context("layer without a digest")?;
     let mut was_begun = !is_empty(file)?;
+    let size = match (origin, blob.size) {
+        // Nobody asked, for the store had the layer; it was collected since.
+        (Origin::Url(..), 0) => origin.size()?,
+        (_, size) => size,
+    };
     loop {
-        let mut partial = Partial::resume(file, expected, blob.size)?;
+        let mut partial = Partial::resume(file, expected, size)?;
         partial.complete(origin, watch)?;
         let actual = partial.digest();
         if actual == expected {
@@ -220,6 +225,6 @@ fn fill(origin: &Origin<'_>, blob: &Blob, file: &File, watch: &Watch<'_>) -> any
         }
     }
     file.set_permissions(Permissions::from_mode(WHOLE)).context("mark download as whole")?;
-    log::info("layer-downloaded", &serde_json::json!({"digest": expected, "bytes": blob.size}));
+    log::info("layer-downloaded", &serde_json::json!({"digest": expected, "bytes": size}));
     Ok(())
 }

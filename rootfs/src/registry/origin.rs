@@ -7,6 +7,8 @@ use ureq::http::{Method, Response, StatusCode, Uri};
 
 use super::client::Client;
 use super::transport::{self, Request, Transport};
+use crate::layer::Layer;
+use crate::store::Store;
 
 /// Somebody to ask.
 #[derive(Debug)]
@@ -60,6 +62,19 @@ impl Origin<'_> {
             Fault::unsupported(format!("{host} does not say how long the layer is")).into()
         })
     }
+}
+
+/// Asks how long the archive of a layer under a URL is, if nothing says so and the store lacks the layer.
+///
+/// # Errors
+/// As [`Origin::size`].
+pub(crate) fn measure(layer: &mut Layer, store: &Store) -> anyhow::Result<()> {
+    let Some(url) = layer.blob.urls.first() else { return Ok(()) };
+    let origin = Origin::url(url)?;
+    if layer.blob.size == 0 && layer.find(store)?.is_none() {
+        layer.blob.size = origin.size()?;
+    }
+    Ok(())
 }
 
 fn checked(uri: &Uri, response: Response<Body>) -> anyhow::Result<Response<Body>> {

@@ -123,7 +123,7 @@ fn a_limit_below_what_is_used_is_refused_and_nothing_changes() {
             assert_eq!((held(handle), told(daemon, handle)), before, "{words:?}");
         }
         for (body, want) in [
-            (r#"{"disk_limits":{"byte_hard":5}}"#, "disk_limits of a container that is there"),
+            (r#"{"disk_limits":{"byte_hard":500000000}}"#, "was made without a disk limit"),
             ("{}", "no limit is to change"),
         ] {
             let path = format!("/containers/{handle}/limits");

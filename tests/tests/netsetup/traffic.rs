@@ -54,7 +54,7 @@ fn traffic_is_told_from_the_container_s_point_of_view() {
 }
 
 /// Sends bytes over one connection and returns how long it took until the last was received.
-fn transfer(from: &Path, to: &Path, address: &str, bytes: usize) -> Duration {
+pub(super) fn transfer(from: &Path, to: &Path, address: &str, bytes: usize) -> Duration {
     let listener = inside(to, || TcpListener::bind(("0.0.0.0", 0)).unwrap());
     let port = listener.local_addr().unwrap().port();
     let receiver = std::thread::spawn(move || {

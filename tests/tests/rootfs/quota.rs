@@ -10,16 +10,16 @@ use guardian_tests::{host, skip};
 
 use crate::bench::{Bench, MAPS, program};
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// A filesystem in a file, mounted for one test.
-struct Filesystem {
-    point: PathBuf,
+pub(crate) struct Filesystem {
+    pub(crate) point: PathBuf,
 }
 
 impl Filesystem {
     /// `None` where this kernel has none of this kind with project quotas; says so.
-    fn with_quotas(bench: &Bench, test: &str, mkfs: &[&str]) -> Option<Self> {
+    pub(crate) fn with_quotas(bench: &Bench, test: &str, mkfs: &[&str]) -> Option<Self> {
         let (file, point) = (bench.path("filesystem"), bench.path("point"));
         if !skip::can_run(test, &mkfs[..1]) {
             return None;
@@ -37,19 +37,19 @@ impl Filesystem {
         Some(Self { point })
     }
 
-    fn rootfs(&self, words: &[&str]) -> Output {
+    pub(crate) fn rootfs(&self, words: &[&str]) -> Output {
         let mut command = Command::new(program("rootfs"));
         command.arg("--store").arg(self.point.join("store"));
         command.args(words).output().unwrap()
     }
 
-    fn done(&self, words: &[&str]) -> String {
+    pub(crate) fn done(&self, words: &[&str]) -> String {
         let output = self.rootfs(words);
         assert!(output.status.success(), "{words:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn used(&self, id: &str) -> u64 {
+    pub(crate) fn used(&self, id: &str) -> u64 {
         let stats: Stats = serde_json::from_str(&self.done(&["stats", id])).unwrap();
         stats.disk_usage.exclusive_bytes_used
     }
@@ -63,7 +63,7 @@ impl Drop for Filesystem {
 }
 
 /// Writes until it is refused; returns how much was written.
-fn fill(file: &Path) -> u64 {
+pub(crate) fn fill(file: &Path) -> u64 {
     let mut file = fs::File::create(file).unwrap();
     let mut written = 0;
     loop {
@@ -82,7 +82,7 @@ fn fill(file: &Path) -> u64 {
 }
 
 /// Makes empty files until it is refused; returns how many were made.
-fn make(directory: &Path) -> u64 {
+pub(crate) fn make(directory: &Path) -> u64 {
     let mut made = 0;
     loop {
         match fs::File::create(directory.join(format!("file-{made}"))) {

@@ -76,6 +76,7 @@ pub(crate) struct Life {
     latencies: Vec<Comparison>,
     memory: memory::Numbers,
     bulk: bulk::Bulk,
+    crowd: bulk::Bulk,
     streams: streams::Streams,
 }
 
@@ -187,6 +188,7 @@ fn life(daemon: &Daemon, runtime: &str, count: usize) -> anyhow::Result<Life> {
         ],
         memory: memory::measure(daemon)?,
         bulk: bulk::measure(daemon)?,
+        crowd: bulk::measure_crowd(daemon)?,
         streams: streams::measure(daemon, runtime)?,
     })
 }

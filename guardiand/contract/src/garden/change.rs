@@ -22,29 +22,51 @@ pub struct LimitsChange {
     /// Traffic with block devices, each member by itself.
     #[serde(rename = "block_io_limits", skip_serializing_if = "Option::is_none")]
     pub block_io: Option<BlockIoLimits>,
-    /// Read only to be refused.
+    /// Disk space, each member by itself.
     #[serde(rename = "disk_limits", skip_serializing_if = "Option::is_none")]
-    pub disk: Option<DiskLimits>,
-    /// Read only to be refused.
+    pub disk: Option<DiskChange>,
+    /// Network bandwidth.
     #[serde(rename = "bandwidth_limits", skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<BandwidthLimits>,
 }
 
+/// What of [`DiskLimits`] is to change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DiskChange {
+    /// Inodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inode_hard: Option<u64>,
+    /// Bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub byte_hard: Option<u64>,
+    /// Whether the image counts (0) or only the container's own writes do (1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<u8>,
+}
+
+impl DiskChange {
+    /// Returns the limits that there are afterwards.
+    pub fn applied_to(self, before: &DiskLimits) -> DiskLimits {
+        DiskLimits {
+            inode_hard: self.inode_hard.unwrap_or(before.inode_hard),
+            byte_hard: self.byte_hard.unwrap_or(before.byte_hard),
+            scope: self.scope.unwrap_or(before.scope),
+            ..before.clone()
+        }
+    }
+}
+
 impl LimitsChange {
-    /// Refuses what no living container can be given, and what changes nothing.
+    /// Refuses what changes nothing.
     ///
     /// # Errors
-    /// With the member that can't be changed, or that nothing is to change.
+    /// With what could be given.
     pub fn check(&self) -> Result<(), Fault> {
-        let fixed =
-            [(self.disk.is_some(), "disk_limits"), (self.bandwidth.is_some(), "bandwidth_limits")];
-        if let Some((_, name)) = fixed.iter().find(|(is_given, _)| *is_given) {
-            let message = format!("{name} of a container that is there can't be changed");
-            return Err(Fault::invalid(message));
-        }
         match *self == Self::default() {
             true => Err(Fault::invalid(
-                "no limit is to change: give cpu_limits, memory_limits, pid_limits or block_io_limits",
+                "no limit is to change: give cpu_limits, memory_limits, pid_limits, \
+                 block_io_limits, disk_limits or bandwidth_limits",
             )),
             false => Ok(()),
         }
@@ -56,20 +78,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_can_change_is_taken() {
-        for (text, want) in [
-            (r#"{"memory_limits":{}}"#, None),
-            (r#"{"cpu_limits":{"weight":3},"pid_limits":{"max":0}}"#, None),
-            (r#"{"disk_limits":{}}"#, Some("disk_limits of a container")),
-            (r#"{"memory_limits":{},"bandwidth_limits":{}}"#, Some("bandwidth_limits of")),
-            ("{}", Some("no limit is to change")),
+    fn a_change_says_what_changes() {
+        for (text, is_taken) in [
+            (r#"{"memory_limits":{}}"#, true),
+            (r#"{"cpu_limits":{"weight":3},"pid_limits":{"max":0}}"#, true),
+            (r#"{"bandwidth_limits":{}}"#, true),
+            (r#"{"other":{}}"#, false),
+            ("{}", false),
         ] {
             let change: LimitsChange = serde_json::from_str(text).unwrap();
-            let said = change.check().err().map(|fault| fault.message);
-            match want {
-                None => assert_eq!(said, None, "{text}"),
-                Some(want) => assert!(said.unwrap_or_default().starts_with(want), "{text}"),
-            }
+            assert_eq!(change.check().is_ok(), is_taken, "{text}");
+        }
+    }
+
+    #[test]
+    fn of_disk_limits_only_what_is_given_changes() {
+        let before = DiskLimits { byte_hard: 5, inode_hard: 6, scope: 1, ..DiskLimits::default() };
+        for (text, want) in [
+            (r#"{"byte_hard":7}"#, (7, 6, 1)),
+            (r#"{"inode_hard":0,"scope":0}"#, (5, 0, 0)),
+            ("{}", (5, 6, 1)),
+        ] {
+            let change: DiskChange = serde_json::from_str(text).unwrap();
+            let after = change.applied_to(&before);
+            assert_eq!((after.byte_hard, after.inode_hard, after.scope), want, "{text}");
         }
     }
 }

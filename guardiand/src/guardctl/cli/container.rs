@@ -5,7 +5,7 @@ use guardian_contract::garden::{BindMount, ContainerSpec, ImageRef, Limits, Volu
 use guardian_contract::ids::IdPolicy;
 
 use super::parse;
-use super::update::BlockIoArgs;
+use super::update::{BandwidthArgs, BlockIoArgs};
 
 /// `create`
 #[derive(Debug, Args)]
@@ -75,6 +75,9 @@ pub(crate) struct ContainerArgs {
     limit_cpu_shares: Option<u64>,
 
     #[command(flatten)]
+    bandwidth: BandwidthArgs,
+
+    #[command(flatten)]
     block_io: BlockIoArgs,
 
     /// Its subnet and address: A, or A/N
@@ -99,6 +102,7 @@ impl ContainerArgs {
         limits.disk.byte_hard = self.disk.unwrap_or_default();
         limits.disk.inode_hard = self.inodes.unwrap_or_default();
         limits.cpu.limit_in_shares = self.limit_cpu_shares.unwrap_or_default();
+        limits.bandwidth = self.bandwidth.limits().unwrap_or_default();
         limits.block_io = self.block_io.limits();
         ContainerSpec {
             handle: self.handle.clone().unwrap_or_default(),

@@ -6,7 +6,7 @@ use crate::stdio;
 
 /// Changes limits, and prints those that then hold.
 pub(super) fn update(client: &Client, args: &UpdateArgs, as_json: bool) -> anyhow::Result<()> {
-    let limits = client.change_limits(&args.handle, &args.change())?;
+    let limits = client.change_limits(&args.handle, args.pea.as_deref(), &args.change())?;
     if as_json {
         return stdio::json(&limits);
     }

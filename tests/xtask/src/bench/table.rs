@@ -38,10 +38,12 @@ fn render_life(life: &Life, text: &mut String) {
             row.ratio
         );
     }
-    let bulk = &life.bulk;
-    for (name, times) in [("bulk_info", bulk.info), ("bulk_metrics", bulk.metrics)] {
-        let name = format!("{name} of {}", bulk.containers);
-        let _ = writeln!(text, "{name:<24}{:>9.1}{:>9.1}", times.p50, times.p95);
+    for bulk in [&life.bulk, &life.crowd] {
+        let also = if bulk.peas > 0 { " + peas" } else { "" };
+        for (name, times) in [("bulk_info", bulk.info), ("bulk_metrics", bulk.metrics)] {
+            let name = format!("{name} of {}{also}", bulk.containers);
+            let _ = writeln!(text, "{name:<24}{:>9.1}{:>9.1}", times.p50, times.p95);
+        }
     }
     let _ = writeln!(text, "\n{:<24}{:>9}{:>9}{:>9}", "memory, KiB", "rss", "pss", "private");
     let memory = &life.memory;
