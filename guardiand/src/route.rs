@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use guardian_contract::garden::{
-    ApiError, BulkInfo, BulkMetrics, Capacity, ContainerSpec, LimitsChange, NetIn, NetOutRule,
-    decode, decode_list,
+    ApiError, BulkInfo, BulkMetrics, Capacity, ContainerSpec, DiskLimits, LimitsChange, NetIn,
+    NetOutRule, decode, decode_list,
 };
 use serde::{Deserialize, Serialize};
 
@@ -139,7 +139,8 @@ async fn read(guardian: &Arc<Guardian>, request: &Request, container: &Container
     match request.route {
         Route::Info => Ok(Reply::json(&container.info())),
         Route::BandwidthLimits => Ok(Reply::json(&container.bandwidth_limits())),
-        Route::DiskLimits => Ok(Reply::json(&container.disk_limits().map_err(failed)?)),
+        // gdn tells of none, whatever there is; GET limits, which is ours, tells what there is.
+        Route::DiskLimits => Ok(Reply::json(&DiskLimits::default())),
         Route::CpuLimits => Ok(Reply::json(&container.cpu_limits().map_err(failed)?)),
         Route::MemoryLimits => Ok(Reply::json(&container.memory_limits().map_err(failed)?)),
         Route::Metrics => metrics(guardian, request.value(0)).await,

@@ -7,7 +7,7 @@ mod unfinished;
 
 use std::path::{Path, PathBuf};
 
-use guardian_contract::garden::{BandwidthLimits, CpuLimits, DiskLimits, Limits, MemoryLimits};
+use guardian_contract::garden::{BandwidthLimits, CpuLimits, Limits, MemoryLimits};
 use guardian_contract::network::BANDWIDTH;
 
 use super::Container;
@@ -30,14 +30,6 @@ impl Container {
     /// When the bundle can't be read.
     pub(crate) fn cpu_limits(&self) -> anyhow::Result<CpuLimits> {
         Ok(self.facts()?.limits().cpu)
-    }
-
-    /// Returns the disk limits as they were asked for.
-    ///
-    /// # Errors
-    /// When the bundle can't be read.
-    pub(crate) fn disk_limits(&self) -> anyhow::Result<DiskLimits> {
-        Ok(self.facts()?.disk.clone())
     }
 
     /// Returns the bandwidth that the network plugin says it enforces.

@@ -43,7 +43,7 @@ impl Wanted {
     /// # Errors
     /// When the bundle can't be read.
     pub(super) fn of(container: &Container, bandwidth: BandwidthLimits) -> anyhow::Result<Self> {
-        let disk = container.disk_limits()?;
+        let disk = container.facts()?.disk.clone();
         Ok(Self { disk, bandwidth, resources: resources(&container.bundle.config())? })
     }
 }
