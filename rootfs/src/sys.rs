@@ -1,6 +1,6 @@
 //! The system calls that neither nix nor rustix has a safe wrapper for: `mount_setattr(2)`,
 //! `quotactl_fd(2)`, the ioctls that say which project a directory is charged to, and those that make
-//! a filesystem in a file larger.
+//! a filesystem in a file larger or give back what is free in it.
 
 use std::io;
 use std::mem::size_of;
@@ -186,13 +186,37 @@ pub(crate) fn resize_ext4(root: &impl AsFd, blocks: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// `struct fstrim_range` of linux/fs.h, in bytes.
+#[repr(C)]
+#[derive(Debug)]
+struct Range {
+    start: u64,
+    length: u64,
+    shortest: u64,
+}
+
+/// Gives what is free in the filesystem of `directory` back to whatever it lies on (`FITRIM`,
+/// fstrim(8)).
+///
+/// # Errors
+/// The kernel's: `EOPNOTSUPP` where that takes nothing back.
+#[expect(unsafe_code, reason = "neither nix nor rustix wraps FITRIM")]
+pub(crate) fn trim(directory: &impl AsFd) -> io::Result<()> {
+    let mut all = Range { start: 0, length: u64::MAX, shortest: 0 };
+    // SAFETY: the descriptor is borrowed, so it is open; `all` is ours and has the layout and size that
+    // the number of the ioctl tells the kernel, which reads it and writes how much that was.
+    unsafe { ioctls::trim(directory.as_fd().as_raw_fd(), &raw mut all) }?;
+    Ok(())
+}
+
 mod ioctls {
-    use super::Attributes;
+    use super::{Attributes, Range};
 
     // `LOOP_SET_CAPACITY` of linux/loop.h.
     nix::ioctl_none_bad!(set_capacity, 0x4c07);
     // `EXT4_IOC_RESIZE_FS` of the kernel's fs/ext4/ext4.h.
     nix::ioctl_write_ptr!(resize, b'f', 16, u64);
+    nix::ioctl_readwrite!(trim, b'X', 121, Range);
 
     nix::ioctl_read!(get_attributes, b'X', 31, Attributes);
     nix::ioctl_write_ptr!(set_attributes, b'X', 32, Attributes);

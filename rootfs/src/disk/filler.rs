@@ -11,10 +11,13 @@ use std::os::fd::OwnedFd;
 
 use anyhow::Context;
 use guardian_contract::fault::Fault;
+use guardian_contract::log;
 use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use serde_json::json;
 
 use super::{Overhead, Room};
+use crate::sys;
 use crate::usage::Usage;
 
 const DIRECTORY: &str = "taken";
@@ -151,6 +154,13 @@ impl<'a> Filler<'a> {
                 .context("give inodes back")?;
         }
         Ok(())
+    }
+
+    /// Gives the host back what the container has written and removed, which would be taken as it is.
+    pub(super) fn give_up_free(&self) {
+        if let Err(error) = sys::trim(&self.directory) {
+            log::info("not-trimmed", &json!({"error": error.to_string()}));
+        }
     }
 
     /// They have the numbers from 0 on as their names.

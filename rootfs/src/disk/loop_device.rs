@@ -154,6 +154,9 @@ pub(super) fn change(
             bail!("the container's filesystem has grown, but lacks {bytes} bytes, {inodes} inodes");
         }
     }
+    if room.bytes > 0 && (info.limit_bytes == 0 || room.bytes < info.limit_bytes) {
+        filler.give_up_free();
+    }
     Ok(Overhead { taken_bytes: filler.hold(overhead, room)?, ..overhead })
 }
 

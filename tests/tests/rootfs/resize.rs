@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -215,6 +215,24 @@ fn a_change_that_is_killed_leaves_a_sound_filesystem_and_can_be_done_again() {
     assert_eq!(fs::read(root.join("mine")).unwrap(), vec![7; 5 << 20]);
     assert!(bench.done(&["fsck"]).starts_with("1 images"));
     check_filesystem(&bench, "x");
+}
+
+#[test]
+fn a_smaller_limit_gives_back_what_was_removed() {
+    let Some(bench) = Bench::new("a_smaller_limit_gives_back_what_was_removed") else { return };
+    create(&bench, "x", 100 * MIB);
+    let root = bench.path("store/images/x/rootfs/tmp");
+    let taken = || fs::metadata(bench.path("store/images/x/disk.img")).unwrap().blocks() * 512;
+    let sync = || host::run(&["sync", "-f", root.to_str().unwrap()]).unwrap();
+    fill(&root.join("file"));
+    sync();
+    assert!(taken() > 50 * MIB, "{}", taken());
+    fs::remove_file(root.join("file")).unwrap();
+    assert!(eventually(|| stats(&bench, "x").exclusive_bytes_used < MIB));
+    sync();
+    resize(&bench, "x", 20 * MIB);
+    assert!(taken() < 20 * MIB, "{}", taken());
+    assert!(near(fill(&root.join("file")), 20 * MIB));
 }
 
 #[test]
