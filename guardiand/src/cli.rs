@@ -79,7 +79,7 @@ pub(crate) struct Listen {
     /// TCP port, with --bind-ip
     #[arg(long, default_value_t = 0, value_name = "PORT")]
     pub(crate) bind_port: u16,
-    /// Serve on this unix socket; what is at the path is replaced
+    /// Serve on this unix socket; what is at the path is replaced, unless a server answers there
     #[arg(long, default_value = "/tmp/garden.sock", value_name = "PATH")]
     pub(crate) bind_socket: PathBuf,
     /// Permissions of the unix socket, octal: whoever may connect has root's power here
@@ -254,7 +254,7 @@ pub(crate) struct Network {
     #[arg(long, value_name = "FILE")]
     pub(crate) port_pool_properties_path: Option<PathBuf>,
     /// MTU of containers; 0 is the MTU of the interface with the external address
-    #[arg(long, default_value_t = 0, value_name = "BYTES")]
+    #[arg(long, default_value_t = 0, value_name = "BYTES", value_parser = mtu)]
     pub(crate) mtu: u32,
     /// Report bytes sent and received in metrics
     #[arg(long)]
@@ -293,6 +293,14 @@ fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
 
 fn octal(text: &str) -> Result<u32, std::num::ParseIntError> {
     u32::from_str_radix(text, 8)
+}
+
+/// From the least that IPv4 needs (RFC 791) to what a veth takes (ETH_MAX_MTU).
+fn mtu(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(mtu) if mtu == 0 || (68..=65535).contains(&mtu) => Ok(mtu),
+        _ => Err("an MTU is between 68 and 65535, or 0".into()),
+    }
 }
 
 /// Link names have room for one character more.

@@ -20,6 +20,9 @@ const QUEUE: usize = 1024;
 pub(crate) enum Kind {
     /// A container was made.
     Create,
+    /// A container could not be made; `destroy` follows when nothing of it is left.
+    #[serde(rename = "create_failed")]
+    CreateFailed,
     /// A process was started.
     Start,
     /// The kernel killed a process for want of memory.
@@ -44,6 +47,8 @@ pub(crate) struct Event {
     exit_code: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     command: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 impl Event {
@@ -57,6 +62,7 @@ impl Event {
             pid: None,
             exit_code: None,
             command: None,
+            error: None,
         }
     }
 
@@ -78,6 +84,11 @@ impl Event {
     /// Adds the name of the program (proc_pid_comm(5)).
     pub(crate) fn command(self, command: String) -> Self {
         Self { command: Some(command), ..self }
+    }
+
+    /// Adds why it failed.
+    pub(crate) fn error(self, error: String) -> Self {
+        Self { error: Some(error), ..self }
     }
 }
 

@@ -2,6 +2,7 @@
 //! that do the work.
 
 mod cgroup;
+mod claim;
 mod cli;
 mod connection;
 mod container;

@@ -22,7 +22,7 @@ use crate::connection::{self, Context};
 use crate::guardian::Guardian;
 use crate::http::wire::{Socket, Wire};
 use crate::settings::Settings;
-use crate::{cgroup, cli, control, debug, throttle};
+use crate::{cgroup, claim, cli, control, debug, throttle};
 
 /// Where requests come from.
 enum Listener {
@@ -47,6 +47,7 @@ pub(crate) async fn serve(flags: cli::Server) -> anyhow::Result<()> {
     let depot = settings.depot.path();
     guardian_contract::file::private_dir(depot)
         .with_context(|| format!("depot {}", depot.display()))?;
+    let _claim = claim::claim(depot).await?;
     let listener = listen(&settings.flags.listen).await?;
     let controls = listen_for_control(&settings.flags.listen)?;
     let external_ip = settings.flags.network.external_ip.map(|ip| ip.to_string());
@@ -133,6 +134,9 @@ async fn listen(flags: &cli::Listen) -> anyhow::Result<Listener> {
     }
     let path = &flags.bind_socket;
     let context = || format!("listen on {}", path.display());
+    if claim::is_answered(path).await {
+        bail!("{}: a server listens there already", context());
+    }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(error).with_context(context);

@@ -119,7 +119,9 @@ impl Guardian {
     }
 
     fn release_all(&self) {
-        for container in self.all() {
+        // What was half made is about to be taken away.
+        let live = self.all().into_iter().filter(|container| container.phase() == Phase::Live);
+        for container in live {
             if let Err(error) = release(&container) {
                 let handle = container.handle().as_str();
                 log::error(

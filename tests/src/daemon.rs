@@ -21,7 +21,7 @@ use crate::{host, leftover};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long work in the background may take before it counts as never done.
-const BACKGROUND: Duration = Duration::from_secs(5);
+const BACKGROUND: Duration = Duration::from_secs(15);
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 

@@ -16,7 +16,7 @@ pub(crate) struct Limits {
     #[arg(long)]
     pub(crate) disable_swap_limit: bool,
     /// Block I/O weight of containers; 0 is the kernel's
-    #[arg(long, default_value_t = 0, value_name = "WEIGHT")]
+    #[arg(long, default_value_t = 0, value_name = "WEIGHT", value_parser = weight)]
     pub(crate) default_container_blockio_weight: u16,
     /// Most bytes a container reads per second from each block device; 0 is no limit
     #[arg(long, default_value_t = 0, value_name = "BYTES")]
@@ -46,4 +46,12 @@ pub(crate) struct Throttling {
     /// Seconds between looks at what containers have used
     #[arg(long, default_value_t = 15, value_name = "SECONDS")]
     pub(crate) cpu_throttling_check_interval: u32,
+}
+
+/// As the runtime specification has it (config-linux.md, Block IO).
+fn weight(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(weight) if weight == 0 || (10..=1000).contains(&weight) => Ok(weight),
+        _ => Err("a weight is between 10 and 1000, or 0".into()),
+    }
 }

@@ -44,6 +44,8 @@ impl Guardian {
                 "create.failed",
                 &json!({"handle": handle.as_str(), "error": format!("{error:#}")}),
             );
+            let event = Event::new(Kind::CreateFailed, &handle).error(format!("{error:#}"));
+            self.events.tell(event);
             // One that fails to be taken back stays in the depot, hidden, and can be destroyed.
             container.set_phase(Phase::Destroying);
             if let Err(failures) = self.take_down(&container).await {

@@ -40,8 +40,8 @@ impl Guardian {
         let Some(interface) = interface else { return Ok(None) };
         let path = format!("/proc/{pid}/net/dev");
         let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        let found = interface_traffic(&text, &interface);
-        found.map(Some).with_context(|| format!("the container has no interface {interface}"))
+        // Somebody may have taken the link away; the rest is measured all the same.
+        Ok(interface_traffic(&text, &interface))
     }
 }
 
