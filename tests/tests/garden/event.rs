@@ -75,3 +75,18 @@ fn a_container_whose_first_process_dies_is_told() {
         assert_eq!(last["process"], Value::Null);
     });
 }
+
+#[test]
+fn a_container_that_can_t_be_made_is_told_with_the_reason() {
+    with_each_runtime("events of a failed create", |daemon| {
+        let mut listener = Listener::of(daemon).unwrap();
+        let handle = daemon.handle("never");
+        let image = ["create", "--handle", &handle, "--image", "oci:///no/such/layout:latest"];
+        assert_eq!(crate::code(&crate::ctl(daemon, &image)), 1);
+        let seen = listener.until("destroy").unwrap();
+        let kinds: Vec<&str> = seen.iter().map(|event| text(event, "event")).collect();
+        assert_eq!(kinds, ["create_failed", "destroy"]);
+        assert!(text(&seen[0], "error").contains("Image source doesn't exist"), "{seen:?}");
+        assert!(seen.iter().all(|event| text(event, "handle") == handle), "{seen:?}");
+    });
+}

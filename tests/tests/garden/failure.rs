@@ -2,10 +2,15 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use guardian_tests::daemon::{Daemon, Options};
+use guardian_tests::host;
+use guardian_tests::patience::patience;
 
-use crate::{can_run, code, ctl, options, stderr, with_each_runtime};
+use crate::{can_run, code, ctl, options, stderr, stdout, with_each_runtime};
 
 /// Sends a request as it is and returns the whole answer.
 pub(crate) fn raw(daemon: &Daemon, method: &str, path: &str, body: &str) -> String {
@@ -116,4 +121,38 @@ fn a_missing_runtime_is_named() {
         }
     };
     assert!(said.contains("/no/such/runtime"), "{said}");
+}
+
+/// Runs a server that is to give up at once, and returns what it said.
+fn refused_server(daemon: &Daemon, socket: &Path, depot: &Path) -> String {
+    let mut server = daemon.netns().unwrap().command(host::bin_dir().join("guardiand"));
+    server.args(["server", "--network-pool", "10.254.0.0/22", "--bind-socket"]).arg(socket);
+    server.arg("--depot").arg(depot).args(["--runtime-plugin", daemon.runtime()]);
+    let mut server = server.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    while server.try_wait().unwrap().is_none() {
+        let is_late = start.elapsed() > patience(Duration::from_secs(20));
+        if is_late {
+            server.kill().unwrap();
+        }
+        assert!(!is_late, "it serves");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let output = server.wait_with_output().unwrap();
+    assert_eq!(code(&output), 1);
+    stdout(&output) + &stderr(&output)
+}
+
+#[test]
+fn a_second_server_takes_nothing_from_the_first() {
+    with_each_runtime("a second server", |daemon| {
+        let pid = daemon.pid().unwrap();
+        let said = refused_server(daemon, &daemon.path("other.sock"), &daemon.depot());
+        assert!(said.contains(&format!("is in use by another server, process {pid}")), "{said}");
+        let other = daemon.path("other-depot");
+        let said = refused_server(daemon, &daemon.socket(), &other);
+        assert!(said.contains("a server listens there already"), "{said}");
+        daemon.ctl(&["ping"]).unwrap();
+        assert!(!daemon.path("other.sock").exists());
+    });
 }

@@ -35,6 +35,15 @@ fn traffic_is_reported_where_that_is_asked_for() {
                 let grown = after[key].as_u64().unwrap() - before[key].as_u64().unwrap();
                 assert!((5 * 1042..5 * 1042 + 2000).contains(&grown), "{key}: {grown}");
             }
+            // Somebody takes the link away: what else is measured is told all the same.
+            let pid = std::fs::read_to_string(daemon.depot().join(&plain).join("pidfile")).unwrap();
+            let mut nsenter = std::process::Command::new("nsenter");
+            nsenter.args(["-t", pid.trim(), "-n", "ip", "link", "delete"]);
+            let names = std::fs::read_to_string(format!("/proc/{}/net/dev", pid.trim())).unwrap();
+            let mut names = names.lines().filter_map(|line| line.split_once(':'));
+            let (name, _) = names.find(|(name, _)| name.trim() != "lo").unwrap();
+            host::output(nsenter.arg(name.trim())).unwrap();
+            assert_eq!(read(&plain), Value::Null);
         } else {
             assert_eq!(read(&plain), Value::Null);
         }
