@@ -140,7 +140,8 @@ fn a_terminal_is_one() {
         // crun 1.8 tells the terminal its size only after the process has started.
         let command = format!(
             "stty cols 91 rows 33; {guardctl} --target {target} run --handle {handle} -it -- sh -c \
-             'until stty size 2>/dev/null; do sleep 0.01; done; tty; test -t 2; exit 7'; echo code $?; stty | head -1"
+             'n=0; until [ \"$(stty size)\" = \"33 91\" ] || [ $n = 500 ]; do n=$((n+1)); sleep 0.01; done; \
+             stty size; tty; test -t 2; exit 7'; echo code $?; stty | head -1"
         );
         let typescript = daemon.path("typescript").display().to_string();
         let output = Command::new("script").args(["-qec", &command, &typescript]).output().unwrap();
