@@ -13,6 +13,8 @@ use guardian_tests::{host, image, skip};
 mod apparmor;
 #[path = "garden/bulk.rs"]
 mod bulk;
+#[path = "garden/caller.rs"]
+mod caller;
 #[path = "garden/crowd.rs"]
 mod crowd;
 #[path = "garden/disk.rs"]

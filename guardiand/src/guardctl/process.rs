@@ -11,17 +11,16 @@ mod output;
 mod passed;
 
 use std::io::BufReader;
-use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, bail};
 use guardian_contract::control::Request;
-use guardian_contract::garden::{ProcessPayload, ProcessSpec};
-use guardian_contract::garden::{SIGNAL_KILL, SIGNAL_TERMINATE};
+use guardian_contract::garden::{ProcessSpec, SIGNAL_KILL, SIGNAL_TERMINATE};
 use nix::sys::signal::Signal;
 
 use crate::client::{Client, Output};
 use crate::http::Response;
+use crate::stdio;
 use crate::target::Stream;
 use crate::terminal::RawMode;
 use control::{Control, Remote, next_payload, start_control};
@@ -65,6 +64,8 @@ pub(crate) enum Outcome {
     Detached,
     /// The caller's reader left; the process was told to end.
     ReaderGone,
+    /// The caller insisted on leaving, with this signal; the process may run.
+    Left(Signal),
 }
 
 impl Outcome {
@@ -74,6 +75,7 @@ impl Outcome {
             Self::Exited(code) => code,
             Self::Detached => 0,
             Self::ReaderGone => READER_GONE,
+            Self::Left(signal) => exit_code(128 + signal as i64),
         }
     }
 }
@@ -137,7 +139,7 @@ impl Process {
     /// Stays until the process ends, the caller detaches, or nobody reads our output.
     ///
     /// # Errors
-    /// When the connection to the server is lost, or the caller insists on leaving.
+    /// When the connection to the server is lost.
     pub(crate) fn interact(self, join: Join, events: &Events) -> anyhow::Result<Outcome> {
         match self {
             Self::Relayed(process) => process.interact(join, events),
@@ -180,15 +182,14 @@ impl Relayed {
         let (client, handle) = (self.client.clone(), self.handle.clone());
         let remote = Remote::Attached { client, handle, id: self.id };
         match join.input {
-            Input::Forward => input::start(control.clone(), raw.is_some(), events.sender.clone()),
-            Input::Close => {
-                // The process may have ended by now; then the connection tells how.
-                let _ = control.send(ProcessPayload { source: Some(0), ..control.payload() });
+            Input::Forward => {
+                input::start(control.clone(), raw.is_some(), join.tty, events.sender.clone());
             }
+            Input::Close => input::close(control.clone(), join.tty),
             Input::Leave => {}
         }
         start_control(self.control, events.sender.clone());
-        let outcome = decide(&events.receiver, outputs, &remote, join.tty.then_some(&control));
+        let outcome = decide(events, outputs, &remote, join.tty.then_some(&control));
         drop(raw);
         outcome
     }
@@ -208,7 +209,7 @@ impl Relayed {
 
 /// Handles events until the process and its outputs have ended, or something else ends the wait.
 fn decide(
-    events: &Receiver<Event>,
+    events: &Events,
     mut outputs: usize,
     remote: &Remote,
     resizable: Option<&Control>,
@@ -219,7 +220,7 @@ fn decide(
         if let (Some(code), 0) = (exit, outputs) {
             return Ok(Outcome::Exited(code));
         }
-        match events.recv().context("events ended")? {
+        match events.receiver.recv().context("events ended")? {
             Event::Exited(status) => exit = Some(exit_code(status)),
             Event::Lost(error) if exit.is_none() => return Err(error),
             Event::OutputEnded => outputs = outputs.saturating_sub(1),
@@ -237,13 +238,21 @@ fn decide(
                 signals += 1;
                 match signals {
                     1 => remote.signal_later(SIGNAL_TERMINATE),
-                    PATIENCE.. => bail!("left on {signal}; the process may still run"),
-                    _ => remote.signal_later(SIGNAL_KILL),
+                    PATIENCE.. => return Ok(exit.map_or_else(|| left(signal), Outcome::Exited)),
+                    _ => {
+                        remote.signal_later(SIGNAL_KILL);
+                        events.repeat_later(signal);
+                    }
                 }
             }
             Event::Lost(_) | Event::Done => {}
         }
     }
+}
+
+fn left(signal: Signal) -> Outcome {
+    stdio::complain(&format!("left on {signal}; the process may still run"));
+    Outcome::Left(signal)
 }
 
 /// Garden's statuses are exit codes already; a number that is none becomes the highest.

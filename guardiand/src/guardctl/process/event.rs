@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use nix::sys::signal::Signal;
@@ -10,6 +11,9 @@ use crate::signals;
 
 /// After so many signals the caller means guardctl itself.
 pub(super) const PATIENCE: usize = 3;
+
+/// How long a process may take to be killed before nobody waits for it any more.
+const KILLING: Duration = Duration::from_secs(2);
 
 /// What the main thread is told.
 #[derive(Debug)]
@@ -52,6 +56,16 @@ impl Events {
     pub(crate) fn interrupt(&self) {
         // We hold the receiver.
         let _ = self.sender.send(Event::Signal(Signal::SIGTERM));
+    }
+
+    /// Acts as if the signal came once more, when what it led to has had its time.
+    pub(super) fn repeat_later(&self, signal: Signal) {
+        let sender = self.sender.clone();
+        thread::spawn(move || {
+            thread::sleep(KILLING);
+            // Whoever has left by then needs no reminder.
+            let _ = sender.send(Event::Signal(signal));
+        });
     }
 
     /// Does `work` to its end. Signals are kept back, and the first says so by `true`; at the

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::sync::mpsc::Sender;
 use std::thread;
+use std::time::Duration;
 
 use guardian_contract::garden::{ProcessPayload, SOURCE_STDIN};
 
@@ -15,8 +16,14 @@ const CHUNK: usize = 64 * 1024;
 /// ctrl-p, ctrl-q: leaves the process running, as in docker.
 const DETACH: [u8; 2] = [0x10, 0x11];
 
+/// ctrl-d: what a terminal takes for the end of input (VEOF, termios(3)).
+const END: &str = "\x04";
+
+/// The time from the first [`END`] to the second; it doubles with each.
+const END_AGAIN: Duration = Duration::from_millis(100);
+
 /// Copies until standard input or the connection ends; a terminal is watched for detach keys.
-pub(super) fn start(control: Control, is_terminal: bool, events: Sender<Event>) {
+pub(super) fn start(control: Control, is_terminal: bool, tty: bool, events: Sender<Event>) {
     thread::spawn(move || {
         let mut keys = Keys::default();
         let mut text = Text::default();
@@ -40,8 +47,30 @@ pub(super) fn start(control: Control, is_terminal: bool, events: Sender<Event>) 
             }
         }
         let _ = send(&control, text.finish());
-        let _ = control.send(ProcessPayload { source: Some(SOURCE_STDIN), ..control.payload() });
+        end(&control, tty);
     });
+}
+
+/// Lets the process see the end of its input at once.
+pub(super) fn close(control: Control, tty: bool) {
+    thread::spawn(move || end(&control, tty));
+}
+
+/// Ends the input. A process that has ended by now is told by the control connection.
+fn end(control: &Control, tty: bool) {
+    if !tty {
+        let payload = control.payload();
+        let _ = control.send(ProcessPayload { source: Some(SOURCE_STDIN), ..payload });
+        return;
+    }
+    // A terminal has no end, only a character for it, which ends one read: it finishes a line that
+    // has no newline, is lost on a shell that makes the terminal raw just then, and a shell's child
+    // takes it for itself. Whoever reads after that must not wait for ever either.
+    let mut pause = END_AGAIN;
+    while send(control, END.to_owned()).is_ok() {
+        thread::sleep(pause);
+        pause *= 2;
+    }
 }
 
 fn send(control: &Control, data: String) -> anyhow::Result<()> {

@@ -85,7 +85,7 @@ impl Passed {
     /// Waits for the end, copying meanwhile what is not passed.
     ///
     /// # Errors
-    /// When the connection to the server is lost, or the caller insists on leaving.
+    /// When the connection to the server is lost.
     pub(super) fn interact(self, events: &Events) -> anyhow::Result<Outcome> {
         let outputs = self.streams.start(&events.sender)?;
         let (packets, sender) = (Arc::clone(&self.packets), events.sender.clone());
@@ -108,7 +108,7 @@ impl Passed {
             let _ = sender.send(event);
             drop(ended);
         });
-        decide(&events.receiver, outputs.count, &Remote::Passed(self.packets), None)
+        decide(events, outputs.count, &Remote::Passed(self.packets), None)
     }
 }
 
