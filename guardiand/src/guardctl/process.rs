@@ -139,7 +139,7 @@ impl Process {
     /// Stays until the process ends, the caller detaches, or nobody reads our output.
     ///
     /// # Errors
-    /// When the connection to the server is lost.
+    /// When the connection to the server is lost, or our own output can't be written.
     pub(crate) fn interact(self, join: Join, events: &Events) -> anyhow::Result<Outcome> {
         match self {
             Self::Relayed(process) => process.interact(join, events),
@@ -227,6 +227,10 @@ fn decide(
             Event::ReaderGone => {
                 let _ = remote.signal(SIGNAL_TERMINATE);
                 return Ok(Outcome::ReaderGone);
+            }
+            Event::Unwritable(error) => {
+                let _ = remote.signal(SIGNAL_TERMINATE);
+                return Err(error);
             }
             Event::Detached => return Ok(Outcome::Detached),
             Event::Signal(Signal::SIGWINCH) => {

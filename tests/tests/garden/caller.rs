@@ -9,7 +9,7 @@ use guardian_tests::patience::patience;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::with_each_runtime;
+use crate::{code, stderr, with_each_runtime};
 
 /// Runs it with `input` on standard input and returns its exit code, or `None` when it hangs.
 fn fed(command: &mut Command, input: &str) -> Option<i32> {
@@ -79,5 +79,26 @@ fn a_second_signal_ends_guardctl() {
         let code = ended(&mut child);
         kill(server, Signal::SIGCONT).unwrap();
         assert_eq!(code, Some(128 + 15));
+    });
+}
+
+#[test]
+fn a_full_disk_is_told() {
+    with_each_runtime("full disk", |daemon| {
+        let handle = container(daemon);
+        for way in [&["--relay"][..], &[], &["-t"]] {
+            let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+            let output = daemon
+                .guardctl()
+                .arg("exec")
+                .args(way)
+                .args([&handle, "--", "yes"])
+                .stdout(full)
+                .output()
+                .unwrap();
+            let text = stderr(&output);
+            assert_eq!(code(&output), 125, "{way:?}: {text}");
+            assert!(text.contains("write standard output: No space left"), "{way:?}: {text}");
+        }
     });
 }

@@ -28,6 +28,8 @@ pub(crate) enum Event {
     OutputEnded,
     /// Nobody reads our own output any more.
     ReaderGone,
+    /// Our own output can't be written.
+    Unwritable(anyhow::Error),
     /// The detach keys were typed.
     Detached,
     /// Work in the background is done ([`Events::complete`]).

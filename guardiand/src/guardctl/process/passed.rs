@@ -26,11 +26,9 @@ use rustix::net::{
 };
 
 use super::control::Remote;
+use super::output::{CHUNK_BYTES, lost};
 use super::{Event, Events, Input, Join, Outcome, decide};
-use crate::client::Client;
-
-/// A pipe's capacity.
-const CHUNK_BYTES: usize = 64 * 1024;
+use crate::client::{Client, Output};
 
 /// How long a server that has gone may take to come back, and how often we look.
 const ABSENCE: Duration = Duration::from_secs(60);
@@ -85,7 +83,7 @@ impl Passed {
     /// Waits for the end, copying meanwhile what is not passed.
     ///
     /// # Errors
-    /// When the connection to the server is lost.
+    /// When the connection to the server is lost, or our own output can't be written.
     pub(super) fn interact(self, events: &Events) -> anyhow::Result<Outcome> {
         let outputs = self.streams.start(&events.sender)?;
         let (packets, sender) = (Arc::clone(&self.packets), events.sender.clone());
@@ -177,15 +175,18 @@ impl Streams {
         }
         let mut count = 0;
         let [stdout, stderr] = self.outputs;
-        let pairs = [(stdout, duplicate(&io::stdout())?), (stderr, duplicate(&io::stderr())?)];
-        for (pipe, own) in pairs {
+        let outputs = [
+            (stdout, duplicate(&io::stdout())?, Output::Stdout),
+            (stderr, duplicate(&io::stderr())?, Output::Stderr),
+        ];
+        for (pipe, own, output) in outputs {
             let Some(pipe) = pipe else { continue };
             count += 1;
             let (events, watch) = (events.clone(), watch.try_clone()?);
             thread::spawn(move || {
                 let event = match copy(&mut File::from(pipe), &mut File::from(own), watch.as_fd()) {
-                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Event::ReaderGone,
-                    _ => Event::OutputEnded,
+                    Err(error) => lost(error, output),
+                    Ok(()) => Event::OutputEnded,
                 };
                 let _ = events.send(event);
             });
