@@ -37,8 +37,9 @@ pub(super) fn cp_out(client: &Client, args: &CpOutArgs) -> anyhow::Result<()> {
     std::fs::create_dir_all(destination)
         .with_context(|| format!("make directory {}", destination.display()))?;
     match unpack(&mut body, destination)? {
-        0 => bail!("{}: nothing there", place.path),
-        _ => Ok(()),
+        Count { entries: 0, .. } => bail!("{}: nothing there", place.path),
+        Count { left_out: 0, .. } => Ok(()),
+        Count { entries, left_out } => bail!("{left_out} of {entries} not copied"),
     }
 }
 
@@ -68,21 +69,31 @@ fn pack(source: &str, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Unpacks below `destination` and returns how many entries there were.
-fn unpack(body: &mut impl Read, destination: &Path) -> anyhow::Result<usize> {
+/// How many entries there were, and how many of them stayed behind.
+#[derive(Debug, Default, PartialEq)]
+struct Count {
+    entries: usize,
+    left_out: usize,
+}
+
+/// Unpacks below `destination`, and tells of each entry that stays behind.
+fn unpack(body: &mut impl Read, destination: &Path) -> anyhow::Result<Count> {
     let mut archive = Archive::new(&mut *body);
     // Directories last and deepest first: one that is read-only can still be filled.
     let mut directories = Vec::new();
-    let mut count = 0;
+    let mut count = Count::default();
     for entry in archive.entries()? {
         let mut entry = entry?;
-        count += 1;
+        count.entries += 1;
         match entry.header().entry_type() {
             EntryType::Directory => directories.push(entry),
             EntryType::Regular | EntryType::Continuous | EntryType::Link | EntryType::Symlink => {
                 unpack_entry(&mut entry, destination)?;
             }
-            _ => stdio::complain(&format!("{}: not copied, no file or directory", name(&entry))),
+            _ => {
+                count.left_out += 1;
+                stdio::complain(&format!("{}: not copied, no file or directory", name(&entry)));
+            }
         }
     }
     directories.sort_by(|one, other| other.path_bytes().cmp(&one.path_bytes()));
@@ -126,7 +137,7 @@ mod tests {
         builder.append(&header, io::empty()).unwrap();
     }
 
-    fn attack(entries: &[(&str, EntryType, &str)]) -> anyhow::Result<tempfile::TempDir> {
+    fn attack(entries: &[(&str, EntryType, &str)]) -> anyhow::Result<(tempfile::TempDir, Count)> {
         let mut builder = Builder::new(Vec::new());
         for (path, kind, link) in entries {
             entry(&mut builder, path, *kind, link);
@@ -136,7 +147,7 @@ mod tests {
         std::fs::create_dir(dir.path().join("in")).unwrap();
         let unpacked = unpack(&mut &bytes[..], &dir.path().join("in"));
         assert!(!dir.path().join("out").exists(), "escaped");
-        unpacked.map(|_| dir)
+        unpacked.map(|count| (dir, count))
     }
 
     #[test]
@@ -145,13 +156,15 @@ mod tests {
         assert!(attack(&[("../out", Regular, "")]).is_err());
         assert!(attack(&[("s", Symlink, ".."), ("s/out", Regular, "")]).is_err());
         assert!(attack(&[("h", Link, "/etc/passwd")]).is_err());
-        let absolute = attack(&[("/out", Regular, "")]).unwrap();
+        let (absolute, _) = attack(&[("/out", Regular, "")]).unwrap();
         assert!(absolute.path().join("in/out").exists());
     }
 
     #[test]
     fn set_user_id_bits_and_devices_stay_behind() {
-        let dir = attack(&[("su", EntryType::Regular, ""), ("null", EntryType::Char, "")]).unwrap();
+        let (dir, count) =
+            attack(&[("su", EntryType::Regular, ""), ("null", EntryType::Char, "")]).unwrap();
+        assert_eq!(count, Count { entries: 2, left_out: 1 });
         let mode = dir.path().join("in/su").metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o755);
         assert!(!dir.path().join("in/null").exists());
