@@ -10,6 +10,7 @@ mod ps;
 mod pull;
 mod stats;
 mod top;
+mod unit;
 mod update;
 
 use std::process::ExitCode;

@@ -3,6 +3,7 @@
 use anyhow::Context;
 use serde_json::{Value, json};
 
+use super::unit::with_unit;
 use crate::cli::{CreateArgs, RmArgs};
 use crate::client::{Client, member};
 use crate::stdio;
@@ -33,7 +34,7 @@ pub(super) fn metrics(client: &Client, handle: &str, as_json: bool) -> anyhow::R
         Err(error) => process_metrics(client, handle).ok_or(error)?,
         Ok(metrics) => metrics,
     };
-    if as_json { stdio::json(&metrics) } else { stdio::table(&[], flat("", &metrics)) }
+    if as_json { stdio::json(&metrics) } else { stdio::table(&[], readable(&metrics)) }
 }
 
 /// Peas and trees have metrics of their own, which only the bulk route tells.
@@ -46,7 +47,20 @@ fn process_metrics(client: &Client, process_id: &str) -> Option<Value> {
 /// Prints what the server can hold.
 pub(super) fn capacity(client: &Client, as_json: bool) -> anyhow::Result<()> {
     let capacity = client.capacity()?;
-    if as_json { stdio::json(&capacity) } else { stdio::table(&[], flat("", &capacity)) }
+    if as_json { stdio::json(&capacity) } else { stdio::table(&[], readable(&capacity)) }
+}
+
+/// Returns the leaves of an object as rows, numbers in their units.
+fn readable(value: &Value) -> Vec<Vec<String>> {
+    let mut rows = flat("", value);
+    for row in &mut rows {
+        if let [name, value] = &mut row[..]
+            && let Ok(number) = value.parse()
+        {
+            *value = with_unit(name, number);
+        }
+    }
+    rows
 }
 
 /// Returns the leaves of an object as rows of dotted name and value; zeros say nothing.

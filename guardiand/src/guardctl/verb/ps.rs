@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::unit::duration;
 use crate::cli::PsArgs;
 use crate::client::{Client, member};
 use crate::stdio;
@@ -50,10 +51,7 @@ fn age(metrics: Option<&Value>) -> String {
     let nanos = metrics.and_then(|metrics| member(metrics, "age")).and_then(Value::as_u64);
     match nanos {
         None | Some(0) => "-".into(),
-        Some(nanos) => {
-            let seconds = Duration::from_secs(nanos / 1_000_000_000);
-            humantime::format_duration(seconds).to_string().split(' ').take(2).collect()
-        }
+        Some(nanos) => duration(Duration::from_secs(nanos / 1_000_000_000)),
     }
 }
 

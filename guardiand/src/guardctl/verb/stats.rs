@@ -7,6 +7,7 @@ use anyhow::bail;
 use guardian_contract::garden::{BulkMetrics, Metrics};
 use serde::Serialize;
 
+use super::unit::{bytes, has_limit, percent};
 use crate::cli::StatsArgs;
 use crate::client::Client;
 use crate::stdio;
@@ -102,13 +103,13 @@ fn usage(handle: &str, now: &Metrics, before: Option<&Metrics>, limit: u64) -> U
 
 fn row(usage: &Usage) -> Vec<String> {
     let known = |number: Option<u64>| number.map_or_else(|| "-".into(), bytes);
-    let limit = Some(usage.memory_limit_bytes).filter(|limit| *limit > 0);
+    let limit = Some(usage.memory_limit_bytes).filter(|limit| has_limit(*limit));
     vec![
         usage.handle.clone(),
         percent(usage.cpu_ns, usage.interval_ns),
         bytes(usage.memory_bytes),
         known(limit),
-        percent(usage.memory_bytes, usage.memory_limit_bytes),
+        percent(usage.memory_bytes, limit.unwrap_or(0)),
         bytes(usage.disk_bytes),
         known(usage.received_bytes),
         known(usage.sent_bytes),
@@ -116,44 +117,9 @@ fn row(usage: &Usage) -> Vec<String> {
     ]
 }
 
-/// Returns a share in percent; a dash where there is no whole.
-pub(super) fn percent(part: u64, whole: u64) -> String {
-    if whole == 0 {
-        return "-".into();
-    }
-    #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
-    let share = part as f64 * 100.0 / whole as f64;
-    format!("{share:.1}")
-}
-
-/// Returns a size in the largest unit that leaves a whole number before the point.
-pub(super) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
-    let mut size = count as f64 / 1024.0;
-    if size < 1.0 {
-        return format!("{count} B");
-    }
-    let mut unit = 0;
-    while size >= 1024.0 && unit + 1 < UNITS.len() {
-        size /= 1024.0;
-        unit += 1;
-    }
-    format!("{size:.1} {}", UNITS[unit])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_and_shares_are_short() {
-        for (count, want) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB")]
-        {
-            assert_eq!(bytes(count), want);
-        }
-        assert_eq!((percent(1, 3), percent(1, 0)), ("33.3".into(), "-".into()));
-    }
 
     #[test]
     fn processor_use_is_that_between_two_looks() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::stats::{bytes, percent};
+use super::unit::{bytes, percent};
 use crate::client::{Client, member};
 use crate::stdio;
 
