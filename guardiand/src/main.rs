@@ -1,6 +1,7 @@
 //! The guardiand program: a thin coordinator that speaks the Garden API and execs the programs
 //! that do the work.
 
+mod apparmor;
 mod cgroup;
 mod claim;
 mod cli;

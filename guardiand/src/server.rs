@@ -22,7 +22,7 @@ use crate::connection::{self, Context};
 use crate::guardian::Guardian;
 use crate::http::wire::{Socket, Wire};
 use crate::settings::Settings;
-use crate::{cgroup, claim, cli, control, debug, throttle};
+use crate::{apparmor, cgroup, claim, cli, control, debug, throttle};
 
 /// Where requests come from.
 enum Listener {
@@ -66,6 +66,7 @@ pub(crate) async fn serve(flags: cli::Server) -> anyhow::Result<()> {
     if let Some(controls) = controls {
         tokio::spawn(control::serve(context.clone(), controls, busy.clone()));
     }
+    apparmor::tell_if_missing(guardian.settings.flags.lifecycle.apparmor.as_deref());
     log::info("started", &address(&guardian.settings.flags.listen));
     loop {
         let socket = tokio::select! {

@@ -106,3 +106,21 @@ fn a_profile_that_is_not_loaded_is_named() {
     daemon.ctl(&["create", "--privileged", "--handle", &daemon.handle("free")]).unwrap();
     assert_eq!(daemon.finish().unwrap(), Vec::<String>::new());
 }
+
+#[test]
+fn a_kernel_without_it_is_told_of_at_start() {
+    let check = "AppArmor that the kernel does not have";
+    if !can_run(check, "crun") {
+        return;
+    }
+    if std::fs::read_to_string(ENABLED).is_ok_and(|text| text.starts_with('Y')) {
+        return skip::note(check, "the kernel has AppArmor");
+    }
+    let mut options = options("crun");
+    options.flags = vec!["--apparmor".into(), "some-profile".into()];
+    let daemon = Daemon::start(options).unwrap();
+    let said = daemon.last_words();
+    assert!(said.contains("guardian.apparmor") && said.contains("some-profile"), "{said}");
+    daemon.ctl(&["create", "--handle", &daemon.handle("unconfined")]).unwrap();
+    assert_eq!(daemon.finish().unwrap(), Vec::<String>::new());
+}
