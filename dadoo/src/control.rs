@@ -58,6 +58,7 @@ pub(crate) fn signal(dir: &ProcessDir, text: &str) -> anyhow::Result<()> {
 /// # Errors
 /// When the process has no terminal, or has ended.
 pub(crate) fn resize(dir: &ProcessDir, columns: u16, rows: u16) -> anyhow::Result<()> {
+    status::expect(dir)?;
     let path = dir.winsz();
     let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let winsz = match open(&path, flags, Mode::empty()) {
@@ -110,5 +111,13 @@ mod tests {
         signal(&process, "KILL").unwrap();
         assert_eq!(wait(&process).unwrap(), 7);
         assert!(resize(&process, 80, 24).is_err());
+    }
+
+    #[test]
+    fn what_is_no_process_is_named() {
+        let dir = ProcessDir::at("/no/p");
+        for result in [signal(&dir, "KILL"), resize(&dir, 80, 24), wait(&dir).map(drop)] {
+            assert_eq!(result.unwrap_err().to_string(), "there is no process /no/p");
+        }
     }
 }

@@ -40,6 +40,17 @@ pub(crate) fn exitcode(dir: &ProcessDir) -> anyhow::Result<u8> {
     u8::try_from(code).with_context(|| format!("{}: {code}", dir.exitcode().display()))
 }
 
+/// Sees to it that what is wrong with a mistyped directory is not called the lack of a file in it.
+///
+/// # Errors
+/// When there is no such process.
+pub(crate) fn expect(dir: &ProcessDir) -> anyhow::Result<()> {
+    match dir.path().exists() {
+        true => Ok(()),
+        false => bail!("there is no process {}", dir.path().display()),
+    }
+}
+
 /// A look at `exit`, which dadoo holds open for writing as long as it keeps the process. While it
 /// does, the pid in the pidfile belongs to the process.
 #[derive(Debug)]
@@ -49,8 +60,9 @@ impl Watch {
     /// Opens `exit`.
     ///
     /// # Errors
-    /// With the path and the reason.
+    /// When there is no such process; otherwise with the path and the reason.
     pub(crate) fn open(dir: &ProcessDir) -> anyhow::Result<Self> {
+        expect(dir)?;
         open_end(&dir.exit(), OFlag::O_RDONLY | OFlag::O_NONBLOCK).map(Self)
     }
 
