@@ -23,6 +23,7 @@ use crate::image::{Image, Info};
 use crate::layer::Meta;
 use crate::ocitar::{self, Digests};
 use crate::pack::Marks;
+use crate::registry::is_tag;
 use crate::store::Store;
 use crate::{digest, disk, held, layer, recipe};
 
@@ -85,6 +86,10 @@ fn split(target: &str) -> anyhow::Result<(&Path, &str)> {
     };
     if directory.is_empty() || tag.is_empty() {
         bail!(Fault::invalid(format!("'{target}' is not a directory with or without :TAG")));
+    }
+    if !is_tag(tag) {
+        let what = "up to 128 letters, digits, '_', '.' and '-', the first a letter, digit or '_'";
+        bail!(Fault::invalid(format!("'{}' is no tag: {what}", tag.escape_debug())));
     }
     Ok((Path::new(directory), tag))
 }
@@ -246,6 +251,9 @@ mod tests {
         ] {
             assert_eq!(split(target).unwrap(), (Path::new(want.0), want.1));
         }
-        assert!(split("/a:").is_err() && split(":x").is_err());
+        for wrong in ["/a:", ":x", "/a:b c", "/a:-b", "/a:.b", "/a:ä", &format!("/a:{:a>129}", "")]
+        {
+            assert!(split(wrong).is_err(), "{wrong}");
+        }
     }
 }

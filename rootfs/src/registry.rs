@@ -28,7 +28,7 @@ pub(crate) use access::{Access, Credentials, Mirror, Secret};
 pub(crate) use client::Client;
 pub(crate) use docker_config::DockerConfig;
 pub(crate) use origin::measure;
-pub(crate) use reference::Reference;
+pub(crate) use reference::{Reference, is_tag};
 
 use crate::digest;
 use crate::manifest::{self, Documents};

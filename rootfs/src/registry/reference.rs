@@ -102,7 +102,8 @@ fn is_component(text: &str) -> bool {
         && !text.contains("..")
 }
 
-fn is_tag(text: &str) -> bool {
+/// Tells whether an image may be called so (OCI distribution specification, "Pulling manifests").
+pub(crate) fn is_tag(text: &str) -> bool {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.starts_with(is_word)
         && text.len() <= MAX_TAG
