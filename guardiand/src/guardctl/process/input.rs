@@ -19,6 +19,9 @@ const DETACH: [u8; 2] = [0x10, 0x11];
 /// ctrl-d: what a terminal takes for the end of input (VEOF, termios(3)).
 const END: &str = "\x04";
 
+/// The same to a line editor, which takes it for something else behind an unfinished line.
+const ENTER_AND_END: &str = "\n\x04";
+
 /// The time from the first [`END`] to the second; it doubles with each.
 const END_AGAIN: Duration = Duration::from_millis(100);
 
@@ -67,7 +70,10 @@ fn end(control: &Control, tty: bool) {
     // has no newline, is lost on a shell that makes the terminal raw just then, and a shell's child
     // takes it for itself. Whoever reads after that must not wait for ever either.
     let mut pause = END_AGAIN;
-    while send(control, END.to_owned()).is_ok() {
+    for text in [END; 2].into_iter().chain(std::iter::repeat(ENTER_AND_END)) {
+        if send(control, text.to_owned()).is_err() {
+            return;
+        }
         thread::sleep(pause);
         pause *= 2;
     }
