@@ -55,23 +55,23 @@ pub(crate) struct ContainerArgs {
     id_policy: Option<IdPolicy>,
 
     /// Most memory, in bytes or with k, M, G
-    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = parse::size)]
     memory: Option<u64>,
 
     /// Most tasks
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pids: Option<u64>,
 
     /// Most space on disk, the image included
-    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = parse::size)]
     disk: Option<u64>,
 
     /// Most files and directories, those of the image included
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     inodes: Option<u64>,
 
     /// Share of processor time, against 1024 of a container without this flag
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     limit_cpu_shares: Option<u64>,
 
     #[command(flatten)]

@@ -1,6 +1,7 @@
 //! Small words of the command line: sizes, times, pairs, mounts, places.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use guardian_contract::garden::{BindMount, VolumeStore};
 
@@ -18,10 +19,20 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| "too big".into())
 }
 
-/// Reads `5m` or `1h 30s` as nanoseconds.
+/// Reads `5m` or `1h 30s`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; not a time such as 30s or 5m"))
+}
+
+/// Reads a time as nanoseconds.
 pub(crate) fn nanoseconds(text: &str) -> Result<i64, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    i64::try_from(duration.as_nanos()).map_err(|_| "too long".into())
+    i64::try_from(duration(text)?.as_nanos()).map_err(|_| "too long".into())
+}
+
+/// Reads an absolute path in the container: there is no directory that others start from.
+pub(crate) fn absolute(text: &str) -> Result<String, String> {
+    if text.starts_with('/') { Ok(text.into()) } else { Err("not an absolute path".into()) }
 }
 
 /// Reads `K=V`.
@@ -118,7 +129,9 @@ mod tests {
     #[test]
     fn times_are_nanoseconds() {
         assert_eq!(nanoseconds("5m"), Ok(300_000_000_000));
-        assert!(nanoseconds("soon").is_err());
+        for wrong in ["soon", "x", "5", "-5s"] {
+            assert!(nanoseconds(wrong).unwrap_err().contains("30s"), "{wrong}");
+        }
     }
 
     #[test]

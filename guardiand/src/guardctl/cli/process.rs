@@ -23,8 +23,8 @@ pub(crate) struct ProcessArgs {
     #[arg(short, long)]
     user: Option<String>,
 
-    /// Where it runs [default: the user's home]
-    #[arg(short = 'w', long, value_name = "DIR")]
+    /// Where it runs, an absolute path [default: the user's home]
+    #[arg(short = 'w', long, value_name = "DIR", value_parser = parse::absolute)]
     workdir: Option<String>,
 
     /// Its name [default: the server makes one up]

@@ -22,23 +22,23 @@ pub(crate) struct UpdateArgs {
     pub(crate) pea: Option<String>,
 
     /// Most memory, in bytes or with k, M, G; 0 takes the limit away
-    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = parse::size)]
     memory: Option<u64>,
 
     /// Most tasks; 0 takes the limit away
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pids: Option<u64>,
 
     /// Share of processor time, and with it the server's quota per share; 0 is as if never set
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     cpu_shares: Option<u64>,
 
     /// Most space on disk, with or without the image as when it was created; 0 takes the limit away
-    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = parse::size)]
     disk: Option<u64>,
 
     /// Most files and directories; 0 takes the limit away
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     inodes: Option<u64>,
 
     #[command(flatten)]
@@ -52,11 +52,11 @@ pub(crate) struct UpdateArgs {
 #[derive(Debug, Args)]
 pub(crate) struct BandwidthArgs {
     /// Most bytes per second from and to the network, each; 0 is no limit
-    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = parse::size)]
     rate: Option<u64>,
 
     /// Bytes that may pass at once before --rate counts; 64K at least
-    #[arg(long, value_name = "SIZE", value_parser = parse::size, requires = "rate")]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = parse::size, requires = "rate")]
     burst: Option<u64>,
 }
 
@@ -72,23 +72,23 @@ impl BandwidthArgs {
 #[derive(Debug, Args)]
 pub(crate) struct BlockIoArgs {
     /// Share of a busy block device, 10 to 1000, against 100 of a container without this flag
-    #[arg(long, value_name = "WEIGHT")]
+    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
     io_weight: Option<u16>,
 
     /// Most bytes read per second from each block device
-    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = parse::size)]
     io_read_bps: Option<u64>,
 
     /// Most bytes written per second to each block device
-    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = parse::size)]
     io_write_bps: Option<u64>,
 
     /// Most reads per second from each block device
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     io_read_iops: Option<u64>,
 
     /// Most writes per second to each block device
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     io_write_iops: Option<u64>,
 }
 
@@ -152,6 +152,8 @@ mod tests {
         ] {
             assert_eq!(change(words).as_deref(), Some(want));
         }
+        let negative = Cli::try_parse_from(["guardctl", "update", "h", "--memory", "-1"]);
+        assert!(negative.unwrap_err().to_string().contains("not a size such as 64M"));
         assert_eq!(change(&[]), None, "nothing to change");
         assert_eq!(change(&["--burst=1M", "--pids=5"]), None, "a burst of what?");
     }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::parse;
+
 /// `events`
 #[derive(Debug, Args)]
 pub(crate) struct EventsArgs {
@@ -27,7 +29,7 @@ pub(crate) struct StatsArgs {
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let duration = parse::duration(text)?;
     match duration.is_zero() {
         true => Err("must be longer than nothing".into()),
         false => Ok(duration),
