@@ -100,7 +100,8 @@ pub(crate) struct Listen {
     /// Leave control groups as they are: `guardiand setup` was run
     #[arg(long)]
     pub(crate) skip_setup: bool,
-    /// Tell several daemons on one host apart: part of link, table and cgroup names
+    /// Tell several daemons on one host apart by one letter or digit, which becomes part of link,
+    /// table and cgroup names
     #[arg(long, default_value = "", value_parser = tag, hide_default_value = true)]
     pub(crate) tag: String,
 }

@@ -117,9 +117,8 @@ impl Outcome {
             said if !said.is_empty() => said,
             _ => {
                 let said = text(&self.stderr);
-                // Of wrong usage the first line tells what, the last one only where help is.
-                let usage = said.lines().find(|line| line.starts_with("error: "));
-                usage.or(said.lines().last()).unwrap_or_default().to_owned()
+                let last = || said.lines().last().unwrap_or_default().to_owned();
+                usage(&said).unwrap_or_else(last)
             }
         }
     }
@@ -143,5 +142,28 @@ impl Outcome {
                 None => log::error(action, &json!({"output": line})),
             }
         }
+    }
+}
+
+/// Returns what is wrong with the usage, and what would be right: the last line, as of other
+/// failures, only tells where help is (clap).
+fn usage(said: &str) -> Option<String> {
+    let mut lines = said.lines().skip_while(|line| !line.starts_with("error: "));
+    let what = lines.next()?.to_owned();
+    let values = lines.next().map(str::trim).filter(|line| line.starts_with("[possible values"));
+    Some(values.map_or(what.clone(), |values| format!("{what} {values}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_usage_is_told_with_what_would_be_right() {
+        let clap = "error: invalid value 'x' for '--kind'\n  [possible values: a, b]\n\nFor more";
+        let want = "error: invalid value 'x' for '--kind' [possible values: a, b]";
+        assert_eq!(usage(clap).as_deref(), Some(want));
+        assert_eq!(usage("error: what?\n\nUsage: x").as_deref(), Some("error: what?"));
+        assert_eq!(usage("panic"), None);
     }
 }

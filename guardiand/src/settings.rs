@@ -75,7 +75,7 @@ impl Settings {
             ("idmgr", self.ids.program()),
             ("network plugin", self.network.program()),
         ];
-        programs.extend(self.images.programs().map(|program| ("image plugin", program)));
+        programs.extend(self.images.programs());
         programs
     }
 }

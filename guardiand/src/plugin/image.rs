@@ -53,9 +53,11 @@ impl ImagePlugins {
         Self { unprivileged: plugin(unprivileged), privileged: plugin(privileged) }
     }
 
-    /// Returns the paths of the plugins.
-    pub(crate) fn programs(&self) -> impl Iterator<Item = &Path> {
-        self.distinct().map(|plugin| plugin.program.as_path())
+    /// Returns the paths of the plugins, each under the name of its part.
+    pub(crate) fn programs(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let unprivileged = self.unprivileged.iter().map(|plugin| ("image plugin", plugin));
+        let privileged = self.privileged.iter().map(|plugin| ("privileged image plugin", plugin));
+        unprivileged.chain(privileged).map(|(name, plugin)| (name, plugin.program.as_path()))
     }
 
     /// Returns the stores of our own plugins, as far as their arguments name them.
@@ -104,7 +106,7 @@ impl ImagePlugins {
         args.extend(verb);
         let outcome = invoke(&plugin.program, &args, &stdin, CREATE_DEADLINE).await?;
         outcome.relog("image-plugin-create");
-        check(&outcome, "create")?;
+        plugin.check(&outcome, "create")?;
         serde_json::from_slice(&outcome.stdout).with_context(|| {
             format!("parsing image plugin create: {}", String::from_utf8_lossy(&outcome.stdout))
         })
@@ -119,7 +121,7 @@ impl ImagePlugins {
         for plugin in self.distinct() {
             let outcome = plugin.call(&["delete".into(), handle.as_str().into()], &[]).await?;
             outcome.relog("image-plugin-destroy");
-            check(&outcome, "destroy")?;
+            plugin.check(&outcome, "destroy")?;
         }
         Ok(())
     }
@@ -128,7 +130,7 @@ impl ImagePlugins {
     pub(crate) async fn capacity(&self) -> Option<u64> {
         let plugin = self.unprivileged.as_ref().or(self.privileged.as_ref())?;
         let outcome = plugin.call(&["capacity".into()], &[]).await.ok()?;
-        if let Err(error) = check(&outcome, "capacity") {
+        if let Err(error) = plugin.check(&outcome, "capacity") {
             log::info("image-plugin-capacity", &json!({"error": format!("{error:#}")}));
             return None;
         }
@@ -151,6 +153,23 @@ impl Plugin {
         let mut args = self.extra.clone();
         args.extend_from_slice(verb);
         invoke(&self.program, &args, stdin, DEADLINE).await
+    }
+
+    /// Makes a failure an error, in gdn's words with what the plugin said.
+    fn check(&self, outcome: &Outcome, verb: &str) -> anyhow::Result<()> {
+        if outcome.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&outcome.stdout);
+        let said = match said.trim() {
+            "" => outcome.complaint(),
+            said => said.to_owned(),
+        };
+        let said = match said.is_empty() {
+            true => format!("{} says nothing", self.program.display()),
+            false => said,
+        };
+        bail!("running image plugin {verb}: {said}: {}", outcome.exit_text())
     }
 }
 
@@ -177,18 +196,6 @@ fn mapping_flags(ids: &IdMaps) -> impl Iterator<Item = OsString> {
     };
     let flags = [of("--uid-mapping", &ids.uid), of("--gid-mapping", &ids.gid)].concat();
     flags.into_iter().flat_map(|(flag, map)| [OsString::from(flag), map.into()])
-}
-
-fn check(outcome: &Outcome, verb: &str) -> anyhow::Result<()> {
-    if outcome.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&outcome.stdout);
-    let said = match said.trim() {
-        "" => outcome.complaint(),
-        said => said.to_owned(),
-    };
-    bail!("running image plugin {verb}: {said}: {}", outcome.exit_text())
 }
 
 #[cfg(test)]

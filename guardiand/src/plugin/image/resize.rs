@@ -7,7 +7,7 @@ use guardian_contract::depot::Handle;
 use guardian_contract::fault::Fault;
 use guardian_contract::garden::{DiskChange, DiskLimits};
 
-use super::{ImagePlugins, Plugin, check};
+use super::{ImagePlugins, Plugin};
 
 impl ImagePlugins {
     /// Tells whether the plugin of these containers can change limits. Nobody else's is asked: it
@@ -31,9 +31,10 @@ impl ImagePlugins {
         limits: &DiskLimits,
     ) -> anyhow::Result<()> {
         let argv = argv(handle, change, limits);
-        let outcome = self.resizer(is_privileged)?.call(&argv, &[]).await?;
+        let plugin = self.resizer(is_privileged)?;
+        let outcome = plugin.call(&argv, &[]).await?;
         outcome.relog("image-plugin-resize");
-        check(&outcome, "resize")
+        plugin.check(&outcome, "resize")
     }
 
     fn resizer(&self, is_privileged: bool) -> anyhow::Result<&Plugin> {

@@ -10,7 +10,7 @@ use guardian_contract::image::{BulkEntry, DiskUsage, Stats};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{ImagePlugins, Plugin, check};
+use super::{ImagePlugins, Plugin};
 
 /// How many calls of a plugin that knows no other way run at once.
 const AT_ONCE: usize = 8;
@@ -59,7 +59,7 @@ async fn ask_about_all(plugin: &Plugin, handles: Vec<Handle>) -> Disks {
     let ask = async {
         let list = serde_json::to_vec(&handles)?;
         let outcome = plugin.call(&["bulk-stats".into()], &list).await?;
-        check(&outcome, "metrics")?;
+        plugin.check(&outcome, "metrics")?;
         serde_json::from_slice::<BTreeMap<String, BulkEntry>>(&outcome.stdout)
             .context("parsing stats")
     };
@@ -92,7 +92,7 @@ async fn ask_one_by_one(plugin: &Plugin, handles: Vec<Handle>) -> Disks {
 
 async fn ask(plugin: &Plugin, handle: &Handle) -> anyhow::Result<DiskUsage> {
     let outcome = plugin.call(&["stats".into(), handle.as_str().into()], &[]).await?;
-    check(&outcome, "metrics")?;
+    plugin.check(&outcome, "metrics")?;
     let stats: Stats = serde_json::from_slice(&outcome.stdout).context("parsing stats")?;
     Ok(stats.disk_usage)
 }
