@@ -1,6 +1,7 @@
 //! A directory, or one thing in it → an archive.
 
 mod marks;
+mod sizeless;
 
 pub(crate) use marks::Marks;
 
@@ -219,10 +220,16 @@ impl<W: Write> Packer<W> {
             }
             marks.check(&file)?;
         }
-        entry.size = u64::try_from(stat.st_size).unwrap_or_default();
+        let known = u64::try_from(stat.st_size).unwrap_or_default();
+        let made = match self.purpose {
+            Purpose::User if known == 0 => sizeless::content(&file)?,
+            _ => Vec::new(),
+        };
+        entry.size = known.max(made.len() as u64);
         entry.xattrs = xattr::read(&file).context("read attributes")?;
         self.header(&entry)?;
-        self.content(file, entry.size)?;
+        self.output.write_all(&made).context(OutputLost)?;
+        self.content(file, known)?;
         write::padding(&mut self.output, entry.size).context(OutputLost)
     }
 
