@@ -288,8 +288,11 @@ pub(crate) struct Ignored {
 }
 
 /// Parses Go's durations: `1m30s`, `500ms`, and a bare `0`.
-fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
-    if text == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(text) }
+fn duration(text: &str) -> Result<Duration, String> {
+    match text {
+        "0" => Ok(Duration::ZERO),
+        _ => humantime::parse_duration(text).map_err(|_| "not a time such as 30s or 5m".into()),
+    }
 }
 
 fn octal(text: &str) -> Result<u32, std::num::ParseIntError> {

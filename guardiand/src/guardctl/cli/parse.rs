@@ -21,8 +21,7 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
 
 /// Reads `5m` or `1h 30s`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; not a time such as 30s or 5m"))
+    humantime::parse_duration(text).map_err(|_| "not a time such as 30s or 5m".into())
 }
 
 /// Reads a time as nanoseconds.
