@@ -20,3 +20,5 @@ mod real;
 mod scene;
 #[path = "registry/token.rs"]
 mod token;
+#[path = "registry/trust.rs"]
+mod trust;
