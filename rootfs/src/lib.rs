@@ -23,6 +23,7 @@ mod df;
 mod digest;
 mod disk;
 mod fsck;
+mod full;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod held;

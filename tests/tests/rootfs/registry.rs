@@ -6,6 +6,8 @@ mod distribution;
 mod fake;
 #[path = "registry/flags.rs"]
 mod flags;
+#[path = "registry/full.rs"]
+mod full;
 #[path = "registry/hostile.rs"]
 mod hostile;
 #[path = "registry/identity.rs"]
