@@ -90,7 +90,8 @@ impl Inventory {
 
     /// Bytes that all images together may write, as far as they are limited.
     pub(crate) fn committed_bytes(&self) -> u64 {
-        self.images.iter().flat_map(|image| &image.info).map(|info| info.limit_bytes).sum()
+        let limits = self.images.iter().flat_map(|image| &image.info).map(|info| info.limit_bytes);
+        limits.fold(0, u64::saturating_add)
     }
 }
 
