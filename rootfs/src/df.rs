@@ -52,15 +52,13 @@ struct LayerUsage {
     images: usize,
 }
 
-/// Measures the store; a missing one takes nothing.
+/// Measures the store.
 ///
 /// # Errors
-/// When something can't be read.
+/// When there is none, or something can't be read.
 pub(crate) fn df(store: &Store) -> anyhow::Result<Usage> {
     let mut df = Usage::default();
-    if !store.exists() {
-        return Ok(df);
-    }
+    store.expect()?;
     let filesystem = rustix::fs::statvfs(store.root()).context("look at the store's filesystem")?;
     df.filesystem_bytes = filesystem.f_blocks * filesystem.f_frsize;
     df.available_bytes = filesystem.f_bavail * filesystem.f_frsize;
