@@ -77,6 +77,8 @@ impl Report {
 pub(crate) fn fsck(store: &Store) -> anyhow::Result<Report> {
     let mut report = Report::default();
     store.expect()?;
+    // Before the gate, which others wait for.
+    Inventory::take_settled(store)?;
     // No layer goes while it is looked at.
     let _gate = store.keep_gate_open()?;
     let inventory = Inventory::take(store)?;

@@ -12,7 +12,7 @@ use anyhow::Context;
 use guardian_contract::depot::Handle;
 use guardian_contract::file::read_json;
 
-use crate::image::{Image, Info};
+use crate::image::{Image, Info, MOMENT};
 use crate::layer::Meta;
 use crate::store::Store;
 use crate::{held, usage};
@@ -76,6 +76,21 @@ impl Inventory {
             layers.push(StoredLayer { chain_id, bytes, images });
         }
         Ok(Self { layers, images })
+    }
+
+    /// Looks at the whole store, but first waits for [`MOMENT`] if an image is unfinished: before that
+    /// nobody can tell a maker who has just died from one who has just begun.
+    ///
+    /// # Errors
+    /// As [`Inventory::take`].
+    pub(crate) fn take_settled(store: &Store) -> anyhow::Result<Self> {
+        let inventory = Self::take(store)?;
+        let is_unfinished = |info: &Option<Info>| info.as_ref().is_none_or(|it| it.is_changing);
+        if !inventory.images.iter().any(|image| is_unfinished(&image.info)) {
+            return Ok(inventory);
+        }
+        std::thread::sleep(MOMENT);
+        Self::take(store)
     }
 
     /// The layers that no image lies on.

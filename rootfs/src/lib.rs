@@ -31,6 +31,7 @@ mod image;
 mod inventory;
 mod layer;
 mod layout;
+mod leftovers;
 mod manifest;
 mod maps;
 mod mounts;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::bench::{Bench, MAPS};
 use crate::layout::Layout;
 
-fn fsck(bench: &Bench) -> (i32, Value) {
+pub(crate) fn fsck(bench: &Bench) -> (i32, Value) {
     let output = bench.rootfs(&["fsck", "--json"]);
     let report = serde_json::from_slice(&output.stdout).unwrap();
     (output.status.code().unwrap(), report)
