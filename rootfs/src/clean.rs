@@ -13,19 +13,25 @@ use guardian_contract::run::Answer;
 
 use crate::collect::collect;
 use crate::inventory::Inventory;
+use crate::registry::download;
 use crate::store::Store;
+use crate::trash;
 
 /// A filesystem with less than one part in so many left is full.
 const FULL: u64 = 10;
 
-/// Removes unused layers if `threshold_bytes` are reached; 0 is always reached.
+/// Removes what dead processes were downloading or removing, and unused layers if `threshold_bytes` are
+/// reached; 0 is always reached.
 ///
 /// # Errors
-/// As [`collect`]; a missing store is none, as in grootfs.
+/// As [`collect`], or when something can't be removed; a missing store is none, as in grootfs.
 pub(crate) fn clean(store: &Store, threshold_bytes: u64) -> anyhow::Result<Answer> {
     if !store.exists() {
         return Ok(Answer::Text(format!("no store found at {}", store.root().display())));
     }
+    // What nobody can use needs no threshold.
+    trash::sweep(store)?;
+    download::sweep(store)?;
     if !is_reached(store, threshold_bytes)? {
         return Ok(Answer::Text("threshold not reached: skipping clean".into()));
     }

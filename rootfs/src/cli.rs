@@ -12,7 +12,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use guardian_contract::depot::Handle;
 use guardian_contract::fault::Fault;
-use guardian_contract::file::{private_dir, read_json, replace_json};
+use guardian_contract::file::{read_json, replace_json};
 use guardian_contract::ids::{IdMapping, IdMaps};
 use guardian_contract::image::Capacity;
 use guardian_contract::log::{self, Level};
@@ -361,13 +361,15 @@ fn list(store: &Store) -> anyhow::Result<Answer> {
     Ok(Answer::Text(lines.join("\n")))
 }
 
-/// The operator's word, as in grootfs, or else what the filesystem says.
+/// The operator's word, as in grootfs, or else what the filesystem says; also before there is a store,
+/// because a server is asked for its capacity before the first image is made.
 fn capacity(store: &Store, configured: u64) -> anyhow::Result<Answer> {
     let recorded = read_json(&store.size())?.unwrap_or_default();
     if let Some(capacity) = [configured, recorded].into_iter().find(|size| *size > 0) {
         return Answer::json(&Capacity { capacity });
     }
-    private_dir(store.root())?;
-    let filesystem = rustix::fs::statvfs(store.root())?;
+    let place = store.root().ancestors().find(|place| place.exists()).unwrap_or(store.root());
+    let filesystem = rustix::fs::statvfs(place)
+        .with_context(|| format!("look at the filesystem of {}", store.root().display()))?;
     Answer::json(&Capacity { capacity: filesystem.f_blocks * filesystem.f_frsize })
 }

@@ -6,9 +6,9 @@ use anyhow::Context;
 use guardian_contract::depot::Handle;
 use serde::Serialize;
 
-use crate::inventory::{Inventory, names};
+use crate::inventory::Inventory;
 use crate::store::Store;
-use crate::{held, stats, usage};
+use crate::{leftovers, stats};
 
 /// All in bytes. `shared`, `exclusive` and `reclaimable` are disjoint and make up `total`.
 #[derive(Debug, Default, Serialize)]
@@ -52,15 +52,13 @@ struct LayerUsage {
     images: usize,
 }
 
-/// Measures the store; a missing one takes nothing.
+/// Measures the store.
 ///
 /// # Errors
-/// When something can't be read.
+/// When there is none, or something can't be read.
 pub(crate) fn df(store: &Store) -> anyhow::Result<Usage> {
     let mut df = Usage::default();
-    if !store.exists() {
-        return Ok(df);
-    }
+    store.expect()?;
     let filesystem = rustix::fs::statvfs(store.root()).context("look at the store's filesystem")?;
     df.filesystem_bytes = filesystem.f_blocks * filesystem.f_frsize;
     df.available_bytes = filesystem.f_bavail * filesystem.f_frsize;
@@ -68,7 +66,7 @@ pub(crate) fn df(store: &Store) -> anyhow::Result<Usage> {
     df.committed_bytes = inventory.committed_bytes();
     df.reclaimable_bytes = inventory.unused().map(|layer| layer.bytes).sum();
     df.shared_bytes = inventory.layer_bytes() - df.reclaimable_bytes;
-    df.reclaimable_bytes += leftovers(store)?;
+    df.reclaimable_bytes += leftovers::bytes(store, &inventory)?;
     for image in inventory.images {
         // One that is being made or removed is not an image; nor is one that went meanwhile.
         let Some(info) = image.info else { continue };
@@ -91,25 +89,6 @@ pub(crate) fn df(store: &Store) -> anyhow::Result<Usage> {
         .collect();
     df.total_bytes = df.shared_bytes + df.exclusive_bytes + df.reclaimable_bytes;
     Ok(df)
-}
-
-/// Bytes that dead processes left: unfinished layers and things half removed.
-fn leftovers(store: &Store) -> anyhow::Result<u64> {
-    let mut bytes = 0;
-    for name in names(&store.partial())? {
-        if let Some(_lock) = store.try_lock_layer(&name.to_string_lossy())?
-            && let Some(directory) = held::open(&store.partial().join(name))?
-        {
-            bytes += usage::of(&directory.into())?.bytes;
-        }
-    }
-    for name in names(&store.trash())? {
-        let held = held::open(&store.trash().join(name))?;
-        if let Some(held) = held.filter(|held| held.try_lock().is_ok()) {
-            bytes += usage::of(&held.into())?.bytes;
-        }
-    }
-    Ok(bytes)
 }
 
 impl Usage {

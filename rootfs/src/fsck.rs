@@ -70,15 +70,15 @@ impl Report {
     }
 }
 
-/// Checks the store; a missing one is whole.
+/// Checks the store.
 ///
 /// # Errors
-/// When something can't be read.
+/// When there is none, or something can't be read.
 pub(crate) fn fsck(store: &Store) -> anyhow::Result<Report> {
     let mut report = Report::default();
-    if !store.exists() {
-        return Ok(report);
-    }
+    store.expect()?;
+    // Before the gate, which others wait for.
+    Inventory::take_settled(store)?;
     // No layer goes while it is looked at.
     let _gate = store.keep_gate_open()?;
     let inventory = Inventory::take(store)?;

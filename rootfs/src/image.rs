@@ -18,7 +18,7 @@ use crate::store::Store;
 use crate::{held, layer, overlay, remove};
 
 /// More than there is between making a directory and locking it.
-const MOMENT: Duration = Duration::from_secs(2);
+pub(crate) const MOMENT: Duration = Duration::from_secs(2);
 
 /// What we must know of an image after it was made; its presence says that it was made whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

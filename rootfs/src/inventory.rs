@@ -12,7 +12,7 @@ use anyhow::Context;
 use guardian_contract::depot::Handle;
 use guardian_contract::file::read_json;
 
-use crate::image::{Image, Info};
+use crate::image::{Image, Info, MOMENT};
 use crate::layer::Meta;
 use crate::store::Store;
 use crate::{held, usage};
@@ -78,6 +78,21 @@ impl Inventory {
         Ok(Self { layers, images })
     }
 
+    /// Looks at the whole store, but first waits for [`MOMENT`] if an image is unfinished: before that
+    /// nobody can tell a maker who has just died from one who has just begun.
+    ///
+    /// # Errors
+    /// As [`Inventory::take`].
+    pub(crate) fn take_settled(store: &Store) -> anyhow::Result<Self> {
+        let inventory = Self::take(store)?;
+        let is_unfinished = |info: &Option<Info>| info.as_ref().is_none_or(|it| it.is_changing);
+        if !inventory.images.iter().any(|image| is_unfinished(&image.info)) {
+            return Ok(inventory);
+        }
+        std::thread::sleep(MOMENT);
+        Self::take(store)
+    }
+
     /// The layers that no image lies on.
     pub(crate) fn unused(&self) -> impl Iterator<Item = &StoredLayer> {
         self.layers.iter().filter(|layer| layer.images == 0)
@@ -90,7 +105,8 @@ impl Inventory {
 
     /// Bytes that all images together may write, as far as they are limited.
     pub(crate) fn committed_bytes(&self) -> u64 {
-        self.images.iter().flat_map(|image| &image.info).map(|info| info.limit_bytes).sum()
+        let limits = self.images.iter().flat_map(|image| &image.info).map(|info| info.limit_bytes);
+        limits.fold(0, u64::saturating_add)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::recipe::Recorder;
 use crate::store::Store;
 use crate::unpack::Unpacker;
 use crate::zstd::{self, Frames};
-use crate::{remove, usage};
+use crate::{full, remove, usage};
 
 /// Large enough that system calls don't matter beside copying.
 const BUFFER: usize = 256 * 1024;
@@ -116,7 +116,7 @@ impl Layer {
         if made.is_err() {
             remove::tree(&partial, name.as_ref())?;
         }
-        made
+        made.map_err(|error| full::explain(store, error))
     }
 
     fn make(&self, store: &Store, below: &[Layer], room: u64) -> anyhow::Result<Meta> {

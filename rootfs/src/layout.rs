@@ -86,7 +86,10 @@ impl<'a> Layout<'a> {
     pub(crate) fn at(directory: &'a Path) -> anyhow::Result<Self> {
         match directory.is_dir() {
             true => Ok(Self(directory)),
-            false => Err(Fault::not_found("Image source doesn't exist").into()),
+            false => {
+                let text = format!("Image source doesn't exist: {}", directory.display());
+                Err(Fault::not_found(text).into())
+            }
         }
     }
 

@@ -23,6 +23,7 @@ mod df;
 mod digest;
 mod disk;
 mod fsck;
+mod full;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod held;
@@ -30,6 +31,7 @@ mod image;
 mod inventory;
 mod layer;
 mod layout;
+mod leftovers;
 mod manifest;
 mod maps;
 mod mounts;

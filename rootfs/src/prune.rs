@@ -12,7 +12,7 @@ use crate::image::Image;
 use crate::inventory::{Inventory, names};
 use crate::registry::download;
 use crate::store::Store;
-use crate::{disk, layer, remove, resize, trash};
+use crate::{disk, layer, leftovers, remove, resize, trash};
 
 /// What was removed.
 #[derive(Debug, Default, Serialize)]
@@ -24,12 +24,15 @@ pub(crate) struct Pruned {
     /// Images, layers and downloads that dead processes had begun, and what others had not finished
     /// removing.
     leftovers: usize,
+    /// Bytes that those took.
+    leftover_bytes: u64,
 }
 
 impl std::fmt::Display for Pruned {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { layers, layer_bytes, leftovers } = self;
-        write!(f, "Removed {layers} unused layers ({layer_bytes} bytes) and {leftovers} leftovers")
+        let Self { layers, layer_bytes, leftovers, leftover_bytes } = self;
+        write!(f, "Removed {layers} unused layers ({layer_bytes} bytes) ")?;
+        write!(f, "and {leftovers} leftovers ({leftover_bytes} bytes)")
     }
 }
 
@@ -42,9 +45,11 @@ pub(crate) fn prune(store: &Store) -> anyhow::Result<Pruned> {
     if !store.exists() {
         return Ok(pruned);
     }
+    let inventory = Inventory::take_settled(store)?;
+    pruned.leftover_bytes = leftovers::bytes(store, &inventory)?;
     // Images first: a dead one's layers are unused.
-    pruned.leftovers += unfinished_images(store)?;
-    pruned.leftovers += unfinished_changes(store)?;
+    pruned.leftovers += unfinished_images(store, &inventory)?;
+    pruned.leftovers += unfinished_changes(store, &inventory)?;
     pruned.leftovers += unfinished_layers(store)?;
     pruned.leftovers += trash::sweep(store)? + download::sweep(store)? + disk::sweep(store)?;
     let collected = collect(store)?;
@@ -54,9 +59,9 @@ pub(crate) fn prune(store: &Store) -> anyhow::Result<Pruned> {
 }
 
 /// Removes images whose creator died.
-fn unfinished_images(store: &Store) -> anyhow::Result<usize> {
+fn unfinished_images(store: &Store, inventory: &Inventory) -> anyhow::Result<usize> {
     let mut count = 0;
-    for stored in Inventory::take(store)?.images {
+    for stored in &inventory.images {
         if stored.info.is_none()
             && let Some(image) = Image::find_idle(store, &stored.id)?
             && image.info()?.is_none()
@@ -69,10 +74,10 @@ fn unfinished_images(store: &Store) -> anyhow::Result<usize> {
 }
 
 /// Makes limits hold whose changer died. One that can't hold keeps nothing else from being removed.
-fn unfinished_changes(store: &Store) -> anyhow::Result<usize> {
+fn unfinished_changes(store: &Store, inventory: &Inventory) -> anyhow::Result<usize> {
     let mut count = 0;
-    for stored in Inventory::take(store)?.images {
-        let is_changing = stored.info.is_some_and(|info| info.is_changing);
+    for stored in &inventory.images {
+        let is_changing = stored.info.as_ref().is_some_and(|info| info.is_changing);
         match is_changing.then(|| resize::settle(store, &stored.id)).transpose() {
             Ok(settled) => count += usize::from(settled == Some(true)),
             Err(error) => {

@@ -14,6 +14,7 @@ mod origin;
 mod partial;
 pub(crate) mod push;
 mod reference;
+mod tls;
 mod token;
 mod transport;
 

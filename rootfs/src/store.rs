@@ -17,7 +17,7 @@
 //! STORE/trash/…             images and layers being removed, or what a dead process left of them
 //! ```
 
-use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, ReadDir, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -27,6 +27,7 @@ use anyhow::Context;
 use guardian_contract::depot::Handle;
 use guardian_contract::fault::Fault;
 use guardian_contract::file::{lock, private_dir};
+use rustix::fs::{Access, AtFlags, CWD};
 
 const DIRECTORIES: [&str; 6] = ["layers", "meta", "images", "locks", "partial", "trash"];
 
@@ -53,7 +54,7 @@ impl Store {
         // Opened up last, so that its mode says that all is there.
         let images = std::fs::metadata(self.images());
         if images.is_ok_and(|stat| stat.permissions().mode() & 0o777 == 0o711) {
-            return Ok(());
+            return self.check_access();
         }
         // Parents with the usual mode: a container's root must get through them, too.
         if let Some(parent) = self.0.parent() {
@@ -69,6 +70,13 @@ impl Store {
                 .with_context(|| format!("set mode of {}", passage.display()))?;
         }
         Ok(())
+    }
+
+    /// Anybody may look for the store, but not use it.
+    fn check_access(&self) -> anyhow::Result<()> {
+        let access = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+        rustix::fs::accessat(CWD, self.images(), access, AtFlags::EACCESS)
+            .with_context(|| format!("use store {}", self.0.display()))
     }
 
     /// Tells whether there is a store.
@@ -213,21 +221,36 @@ impl Store {
     /// Lists images, sorted. A missing store is an error, as in grootfs.
     ///
     /// # Errors
-    /// When the store can't be read.
+    /// When there is no store, or it can't be read.
     pub(crate) fn list(&self) -> anyhow::Result<Vec<PathBuf>> {
-        let images = self.images();
-        let entries = std::fs::read_dir(&images).map_err(|error| {
-            Fault::not_found(format!(
-                "Store path is not initialized ({}): {error}",
-                images.display()
-            ))
-        })?;
         let mut paths = Vec::new();
-        for entry in entries {
+        for entry in self.entries()? {
             paths.push(entry.context("read the store")?.path());
         }
         paths.sort();
         Ok(paths)
+    }
+
+    /// Refuses to look at a store that is not there: who mistyped its path must not be told that all is
+    /// well.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    pub(crate) fn expect(&self) -> anyhow::Result<()> {
+        self.entries().map(drop)
+    }
+
+    fn entries(&self) -> anyhow::Result<ReadDir> {
+        let images = self.images();
+        match std::fs::read_dir(&images) {
+            // The text is grootfs'.
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(Fault::not_found(format!(
+                "Store path is not initialized ({}): {error}",
+                images.display()
+            ))
+            .into()),
+            entries => entries.with_context(|| format!("read store {}", images.display())),
+        }
     }
 
     /// Returns the id of an image that is named by id or by path; `None` for a path elsewhere.

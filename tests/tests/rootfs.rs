@@ -7,6 +7,8 @@
     reason = "a test fails by panicking, and says what it skipped"
 )]
 
+#[path = "rootfs/absent.rs"]
+mod absent;
 #[path = "rootfs/bench.rs"]
 mod bench;
 #[path = "rootfs/clean.rs"]

@@ -60,13 +60,18 @@ impl Registries {
 }
 
 impl Login {
+    /// What is missing is said on stdout like any mistake, as whoever asked may be behind a server.
     fn credentials(&self) -> anyhow::Result<Option<Credentials>> {
-        let Some(username) = self.username.clone().filter(|name| !name.is_empty()) else {
-            return Ok(None);
-        };
-        let password = match &self.password_file {
-            Some(path) => read_password(path)?,
-            None => self.password.clone().unwrap_or_default(),
+        let username = self.username.clone().filter(|name| !name.is_empty());
+        let (username, password) = match (username, &self.password_file, &self.password) {
+            (Some(username), Some(path), _) => (username, read_password(path)?),
+            (Some(username), None, Some(password)) => (username, password.clone()),
+            (Some(_), None, None) => {
+                bail!(Fault::invalid("--username needs --password-file or --password"))
+            }
+            (None, Some(_), _) => bail!(Fault::invalid("--password-file needs --username")),
+            // As in grootfs.
+            (None, None, _) => return Ok(None),
         };
         Ok(Some(Credentials { username, password }))
     }

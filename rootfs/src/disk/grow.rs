@@ -49,7 +49,7 @@ pub(super) fn grow(
     let file = OpenOptions::new().write(true).open(disk).context("open disk file")?;
     let size = file.metadata().context("look at disk file")?.len();
     let new = larger(size, stat(filesystem)?.f_files, more);
-    file.set_len(new).context("set size of disk file")?;
+    file.set_len(new).with_context(|| format!("make {} a file of {new} bytes", disk.display()))?;
     let device = File::options().read(true).write(true).open(device).context("open loop device")?;
     sys::loop_has_grown(&device).context("set size of loop device")?;
     // The root of a mount that is nowhere takes no ioctl (O_PATH).

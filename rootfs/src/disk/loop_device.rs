@@ -55,18 +55,23 @@ const MORE_INODES: u64 = 4096;
 pub(super) fn create(store: &Store, image: &Image, room: Room) -> anyhow::Result<()> {
     let disk = image.disk();
     let can_grow = grow::is_allowed()?;
-    let bytes = match room.bytes {
-        0 => whole(store)?,
+    let whole = whole(store)?;
+    // The store's filesystem is full before a larger limit is reached.
+    let bytes = match room.bytes.min(whole) {
+        0 => whole,
         bytes if can_grow => bytes.max(MINIMUM),
-        bytes => bytes.saturating_mul(HEADROOM).max(GROWN).min(whole(store)?).max(bytes),
+        bytes => bytes.saturating_mul(HEADROOM).max(GROWN).min(whole).max(bytes),
     };
     let inodes = match room.inodes {
         inodes if can_grow => inodes,
-        inodes => inodes.saturating_mul(HEADROOM).min(inodes + MORE_INODES),
+        inodes => inodes.saturating_mul(HEADROOM).min(inodes.saturating_add(MORE_INODES)),
     };
     let (size, inodes) = geometry(bytes, inodes);
     let file = File::create(&disk).context("make disk file")?;
-    file.set_len(size).context("set size of disk file")?;
+    file.set_len(size).with_context(|| {
+        let limit = room.bytes;
+        format!("make a file of {size} bytes in the store, which holds a disk limit of {limit}")
+    })?;
     let mount_point = image.writes();
     private_dir(&mount_point)?;
     let mut mkfs = Command::new("mkfs.ext4");
@@ -127,15 +132,16 @@ pub(super) fn change(
     let overhead = info.overhead;
     let filesystem = reopen(image, MountAttrFlags::empty())?;
     let filler = Filler::open(&filesystem)?;
-    let room = raised(room);
+    let (room, whole) = (raised(room), whole(store)?);
     let wanted = Usage {
         bytes: match room.bytes {
-            0 if info.limit_bytes > 0 => whole(store)?,
-            bytes => bytes,
+            0 if info.limit_bytes > 0 => whole,
+            bytes => bytes.min(whole),
         },
         inodes: match room.inodes {
             0 if info.limit_inodes > 0 => usual_inodes(size(&filesystem)?),
-            inodes => inodes,
+            // ext4 has no more of them than blocks.
+            inodes => inodes.min(whole / BLOCK),
         },
     };
     let missing = || {
@@ -239,7 +245,7 @@ fn geometry(room: u64, inodes: u64) -> (u64, u64) {
     let wanted = match inodes {
         0 => usual_inodes(room) / groups,
         // A group can't have more, as each has one block of bits for them.
-        inodes => (inodes + OWN_INODES).div_ceil(groups).min(GROUP),
+        inodes => inodes.saturating_add(OWN_INODES).div_ceil(groups).min(GROUP),
     };
     let per_group = wanted.next_multiple_of(16);
     let table = (per_group * INODE).div_ceil(BLOCK);

@@ -20,6 +20,7 @@ use guardian_contract::log;
 use super::client::Client;
 use super::origin::Origin;
 use super::partial::Partial;
+use crate::full;
 use crate::held::is_still;
 use crate::layer::{Blob, Layer};
 use crate::progress::Progress;
@@ -111,7 +112,12 @@ pub(crate) fn all(
         }
         work();
     });
-    done.into_inner().unwrap_or_else(PoisonError::into_inner)
+    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if done.as_ref().is_err_and(full::is_full) {
+        // What can't be carried on for want of room only takes it from others.
+        sweep(store)?;
+    }
+    done.map_err(|error| full::explain(store, error))
 }
 
 /// Removes what dead processes left, and returns how many things that were; what a living one
@@ -194,7 +200,8 @@ fn fill_from_any(
     let mut filled = Err(anyhow!("nobody to ask"));
     for origin in origins {
         filled = fill(origin, blob, file, watch);
-        if filled.is_ok() || watch.is_over() {
+        // Of a full disk nobody else knows better.
+        if watch.is_over() || filled.as_ref().map_or_else(full::is_full, |()| true) {
             break;
         }
     }
@@ -211,7 +218,7 @@ fn fill(origin: &Origin<'_>, blob: &Blob, file: &File, watch: &Watch<'_>) -> any
         (_, size) => size,
     };
     loop {
-        let mut partial = Partial::resume(file, expected, size)?;
+        let mut partial = Partial::resume(file, &blob.path, expected, size)?;
         partial.complete(origin, watch)?;
         let actual = partial.digest();
         if actual == expected {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
@@ -25,6 +26,7 @@ const BUFFER: usize = 256 * 1024;
 /// A file and the hash of what is in it.
 pub(super) struct Partial<'a> {
     file: &'a File,
+    path: &'a Path,
     /// The digits of the digest by which the registry knows it.
     name: &'a str,
     hash: Hashed<std::io::Sink>,
@@ -37,14 +39,19 @@ impl<'a> Partial<'a> {
     ///
     /// # Errors
     /// When it can't be read.
-    pub(super) fn resume(mut file: &'a File, name: &'a str, size: u64) -> anyhow::Result<Self> {
+    pub(super) fn resume(
+        mut file: &'a File,
+        path: &'a Path,
+        name: &'a str,
+        size: u64,
+    ) -> anyhow::Result<Self> {
         if file.metadata().context("look at download")?.len() > size {
             file.set_len(0).context("drop download")?;
         }
         file.seek(SeekFrom::Start(0)).context("read download")?;
         let mut hash = Hashed::new(std::io::sink());
         let has = std::io::copy(&mut file, &mut hash).context("read download")?;
-        Ok(Self { file, name, hash, has, size })
+        Ok(Self { file, path, name, hash, has, size })
     }
 
     /// Returns the SHA-256 of what is there.
@@ -124,7 +131,8 @@ impl<'a> Partial<'a> {
         if has > self.size {
             bail!(size_mismatch(self.size, has));
         }
-        self.file.write_all(bytes).context("write download")?;
+        let told = || format!("write download {}", self.path.display());
+        self.file.write_all(bytes).with_context(told)?;
         self.hash.write_all(bytes).context("hash download")?;
         self.has = has;
         Ok(())

@@ -10,8 +10,10 @@ use anyhow::{Context, bail};
 use guardian_contract::fault::{Fault, Kind};
 use guardian_contract::log;
 use ureq::http::{Method, Response, StatusCode, Uri, header};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::tls::TlsConfig;
 use ureq::{Agent, Body};
+
+use super::tls;
 
 /// How often a request is tried that fails in a way that may pass.
 const TRIES: u32 = 4;
@@ -165,7 +167,7 @@ impl Transport {
             true => (&self.unchecked, TlsConfig::builder().disable_verification(true).build()),
             false if uri.scheme_str() == Some("https") => match self.checked.get() {
                 Some(agent) => return Ok(agent),
-                None => (&self.checked, TlsConfig::builder().root_certs(roots()?).build()),
+                None => (&self.checked, TlsConfig::builder().root_certs(tls::roots()?).build()),
             },
             false => (&self.unchecked, TlsConfig::builder().build()),
         };
@@ -191,17 +193,6 @@ fn new_agent(tls: TlsConfig) -> Agent {
         .new_agent()
 }
 
-/// The host's certificate authorities, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
-fn roots() -> anyhow::Result<RootCerts> {
-    let found = rustls_native_certs::load_native_certs();
-    if found.certs.is_empty() {
-        let why = found.errors.first().map(|error| format!(": {error}")).unwrap_or_default();
-        bail!("this host has no CA certificates (package ca-certificates, or SSL_CERT_FILE){why}");
-    }
-    let certificates = found.certs.iter().map(|der| Certificate::from_der(der).to_owned());
-    Ok(RootCerts::from(certificates))
-}
-
 /// A part of `pause` that differs from process to process: those who failed at the same time
 /// should not come back at the same time.
 fn spread(pause: Duration) -> Duration {
@@ -216,7 +207,7 @@ fn passes(status: StatusCode) -> bool {
 
 fn may_pass(error: &ureq::Error) -> bool {
     match error {
-        ureq::Error::Io(error) => rustls_error(error).is_none(),
+        ureq::Error::Io(_) => tls::failure(error).is_none(),
         ureq::Error::ConnectionFailed | ureq::Error::HostNotFound => true,
         ureq::Error::Protocol(_) => true,
         _ => false,
@@ -264,29 +255,14 @@ pub(crate) fn host(uri: &Uri) -> &str {
     uri.authority().map_or("", |authority| authority.as_str())
 }
 
-/// The texts that grootfs has are grootfs'.
+/// Says why there is no answer.
 fn told(request: &Request, error: ureq::Error) -> anyhow::Error {
     let host = host(&request.uri);
-    let tls = match &error {
-        ureq::Error::Rustls(error) => Some(error),
-        ureq::Error::Io(error) => rustls_error(error),
-        _ => None,
-    };
-    let is_unknown = |error: &rustls::Error| {
-        use rustls::CertificateError::UnknownIssuer;
-        matches!(error, rustls::Error::InvalidCertificate(UnknownIssuer))
-    };
-    if tls.is_some_and(is_unknown) {
-        let text = "This registry is insecure. To pull images from this registry, please use the \
-                    --insecure-registry option.";
-        return Fault::invalid(text).into();
+    if let Some(fault) = tls::failure(&error).and_then(|failure| tls::explain(host, failure)) {
+        return fault.into();
     }
     let text = format!("registry {host} can't be reached");
     anyhow::Error::new(error).context(Fault::new(Kind::Unavailable, text))
-}
-
-fn rustls_error(error: &std::io::Error) -> Option<&rustls::Error> {
-    error.get_ref()?.downcast_ref()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::bench::{Bench, MAPS};
 use crate::layout::Layout;
 
-fn fsck(bench: &Bench) -> (i32, Value) {
+pub(crate) fn fsck(bench: &Bench) -> (i32, Value) {
     let output = bench.rootfs(&["fsck", "--json"]);
     let report = serde_json::from_slice(&output.stdout).unwrap();
     (output.status.code().unwrap(), report)
@@ -19,6 +19,7 @@ fn fsck(bench: &Bench) -> (i32, Value) {
 #[test]
 fn damage_is_told_by_name() {
     let Some(bench) = Bench::new("damage_is_told_by_name") else { return };
+    bench.done(&["init-store"]);
     assert_eq!(bench.done(&["fsck"]), "0 images, 0 layers");
     bench.create(&[], &bench.tar(), "one");
     assert_eq!(bench.done(&["fsck"]), "1 images, 1 layers");

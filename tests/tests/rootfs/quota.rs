@@ -221,3 +221,23 @@ fn a_dozen_filesystems_in_files_are_no_problem() {
     assert_eq!(bench.mounts(), 0);
     assert!(bench.done(&["fsck"]).starts_with("0 images"));
 }
+
+#[test]
+fn a_limit_beyond_the_filesystem_is_remembered_as_it_was_asked_for() {
+    let test = "a_limit_beyond_the_filesystem_is_remembered_as_it_was_asked_for";
+    let Some(bench) = Bench::new(test) else { return };
+    let told = || -> Stats { serde_json::from_str(&bench.done(&["stats", "x"])).unwrap() };
+    for limit in [20 << 40, i64::MAX as u64] {
+        let bytes = limit.to_string();
+        let words = ["create", "--quota", "loop", "--disk-limit-size-bytes", &bytes];
+        let more = ["--exclude-image-from-quota", &bench.tar(), "x"];
+        bench.done(&[&words[..], &["--inode-limit", "18446744073709551615"], &more].concat());
+        assert_eq!(told().disk_usage.quota_size_bytes, limit);
+        let root = bench.path("store/images/x/rootfs");
+        fs::write(root.join("f"), vec![1; MIB as usize]).unwrap();
+        assert!(told().disk_usage.exclusive_bytes_used >= MIB);
+        let df: serde_json::Value = serde_json::from_str(&bench.done(&["df", "--json"])).unwrap();
+        assert_eq!(df["committed_bytes"], limit);
+        bench.done(&["delete", "x"]);
+    }
+}

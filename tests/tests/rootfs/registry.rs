@@ -6,6 +6,8 @@ mod distribution;
 mod fake;
 #[path = "registry/flags.rs"]
 mod flags;
+#[path = "registry/full.rs"]
+mod full;
 #[path = "registry/hostile.rs"]
 mod hostile;
 #[path = "registry/identity.rs"]
@@ -20,3 +22,5 @@ mod real;
 mod scene;
 #[path = "registry/token.rs"]
 mod token;
+#[path = "registry/trust.rs"]
+mod trust;

@@ -117,7 +117,7 @@ fn mistakes_are_told_in_one_line_and_leave_nothing() {
         (broken.to_str().unwrap(), "x", "unexpected end of archive"),
         (not_tar.to_str().unwrap(), "x", "does not look like a tar archive"),
         ("docker:///Busybox", "x", "malformed name of a repository"),
-        ("oci:///no/such/layout", "x", "Image source doesn't exist"),
+        ("oci:///no/such/layout", "x", "Image source doesn't exist: /no/such/layout"),
         ("raw:///no/such/dir", "x", "no directory"),
     ] {
         let said = bench.refused(&["create", uri, id]);

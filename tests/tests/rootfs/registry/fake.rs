@@ -160,8 +160,11 @@ trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
 fn converse(stream: &mut impl Stream, log: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> Reply) {
-    // Not HTTP: somebody who asks for TLS.
-    let Some(request) = read(stream) else { return };
+    let Some(request) = read(stream) else {
+        // Not HTTP: somebody who asks for TLS. Servers answer that in plain text.
+        let _ = Reply::status(400).send(stream, false);
+        return;
+    };
     let (reply, is_head) = (answer(&request), request.is_head);
     log.lock().unwrap().push(request);
     let _ = reply.send(stream, is_head);

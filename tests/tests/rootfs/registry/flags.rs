@@ -41,6 +41,11 @@ fn a_password_comes_from_a_file_or_stdin() {
     fs::write(&file, "x".repeat(100_000)).unwrap();
     let said = scene.create(&flags, "no").unwrap_err();
     assert!(said.contains("holds more than a password"), "{said}");
+    // One without the other is a mistake.
+    let said = scene.create(&flags[..2], "no").unwrap_err();
+    assert_eq!(said, "--username needs --password-file or --password");
+    let said = scene.create(&flags[2..], "no").unwrap_err();
+    assert_eq!(said, "--password-file needs --username");
 }
 
 #[test]

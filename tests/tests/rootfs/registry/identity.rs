@@ -22,14 +22,7 @@ pub(crate) struct Identity {
 impl Identity {
     /// Makes one for the addresses that our servers have.
     pub(crate) fn make(bench: &Bench) -> Self {
-        let openssl = |arguments: &str| {
-            let mut command = Command::new("openssl");
-            let words = arguments.split(' ').map(|word| match word.strip_prefix('@') {
-                Some(name) => bench.path(name).into_os_string(),
-                None => word.into(),
-            });
-            host::output(command.args(words)).unwrap();
-        };
+        let openssl = |arguments: &str| openssl(bench, arguments);
         openssl(
             "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout @ca.key -out @ca.pem",
         );
@@ -46,6 +39,21 @@ impl Identity {
         Self { authority, certificate, key }
     }
 
+    /// Makes one that is its own authority, and says so or not.
+    pub(crate) fn self_signed(bench: &Bench, is_authority: bool) -> Self {
+        let is_authority = if is_authority { "TRUE" } else { "FALSE" };
+        openssl(
+            bench,
+            &format!(
+                "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=registry -addext \
+                 subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:{is_authority} \
+                 -keyout @key.pem -out @registry.pem"
+            ),
+        );
+        let [certificate, key] = ["registry.pem", "key.pem"].map(|name| bench.path(name));
+        Self { authority: certificate.clone(), certificate, key }
+    }
+
     /// What a TLS server needs.
     pub(crate) fn server(&self) -> Arc<ServerConfig> {
         let certificate = CertificateDer::from_pem_file(&self.certificate).unwrap();
@@ -55,4 +63,14 @@ impl Identity {
         let builder = builder.with_safe_default_protocol_versions().unwrap();
         Arc::new(builder.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap())
     }
+}
+
+/// `@NAME` is a file of the test's.
+fn openssl(bench: &Bench, arguments: &str) {
+    let mut command = Command::new("openssl");
+    let words = arguments.split(' ').map(|word| match word.strip_prefix('@') {
+        Some(name) => bench.path(name).into_os_string(),
+        None => word.into(),
+    });
+    host::output(command.args(words)).unwrap();
 }
