@@ -29,7 +29,8 @@ use guardian_contract::fault::Fault;
 use guardian_contract::file::{lock, private_dir};
 use rustix::fs::{Access, AtFlags, CWD};
 
-const DIRECTORIES: [&str; 6] = ["layers", "meta", "images", "locks", "partial", "trash"];
+/// The one that says that there is a store comes last: who sees it finds the others.
+const DIRECTORIES: [&str; 6] = ["layers", "meta", "locks", "partial", "trash", "images"];
 
 /// An image store.
 #[derive(Debug, Clone)]
