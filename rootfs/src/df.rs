@@ -66,7 +66,8 @@ pub(crate) fn df(store: &Store) -> anyhow::Result<Usage> {
     df.committed_bytes = inventory.committed_bytes();
     df.reclaimable_bytes = inventory.unused().map(|layer| layer.bytes).sum();
     df.shared_bytes = inventory.layer_bytes() - df.reclaimable_bytes;
-    df.reclaimable_bytes += leftovers::bytes(store, &inventory)?;
+    df.reclaimable_bytes += leftovers::of_images(store, &inventory)?;
+    df.reclaimable_bytes += leftovers::beside_images(store)?;
     for image in inventory.images {
         // One that is being made or removed is not an image; nor is one that went meanwhile.
         let Some(info) = image.info else { continue };

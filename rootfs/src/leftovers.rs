@@ -11,11 +11,11 @@ use crate::inventory::{Inventory, names};
 use crate::store::Store;
 use crate::{held, usage};
 
-/// Returns the bytes of it; what a living process works on is its own.
+/// Returns the bytes of unfinished images; one that a living process works on is its own.
 ///
 /// # Errors
 /// When something can't be read.
-pub(crate) fn bytes(store: &Store, inventory: &Inventory) -> anyhow::Result<u64> {
+pub(crate) fn of_images(store: &Store, inventory: &Inventory) -> anyhow::Result<u64> {
     let mut bytes = 0;
     for stored in inventory.images.iter().filter(|stored| stored.info.is_none()) {
         if let Some(image) = Image::find_idle(store, &stored.id)?
@@ -24,6 +24,15 @@ pub(crate) fn bytes(store: &Store, inventory: &Inventory) -> anyhow::Result<u64>
             bytes += of_image(&image)?;
         }
     }
+    Ok(bytes)
+}
+
+/// Returns the bytes of everything else.
+///
+/// # Errors
+/// When something can't be read.
+pub(crate) fn beside_images(store: &Store) -> anyhow::Result<u64> {
+    let mut bytes = 0;
     for name in names(&store.partial())? {
         if let Some(_lock) = store.try_lock_layer(&name.to_string_lossy())?
             && let Some(directory) = held::open(&store.partial().join(name))?

@@ -45,13 +45,15 @@ pub(crate) fn prune(store: &Store) -> anyhow::Result<Pruned> {
     if !store.exists() {
         return Ok(pruned);
     }
+    pruned.leftover_bytes = leftovers::beside_images(store)?;
+    pruned.leftovers += unfinished_layers(store)?;
+    pruned.leftovers += trash::sweep(store)? + download::sweep(store)?;
     let inventory = Inventory::take_settled(store)?;
-    pruned.leftover_bytes = leftovers::bytes(store, &inventory)?;
-    // Images first: a dead one's layers are unused.
+    pruned.leftover_bytes += leftovers::of_images(store, &inventory)?;
+    // Before the layers: a dead image's are unused.
     pruned.leftovers += unfinished_images(store, &inventory)?;
     pruned.leftovers += unfinished_changes(store, &inventory)?;
-    pruned.leftovers += unfinished_layers(store)?;
-    pruned.leftovers += trash::sweep(store)? + download::sweep(store)? + disk::sweep(store)?;
+    pruned.leftovers += disk::sweep(store)?;
     let collected = collect(store)?;
     (pruned.layers, pruned.layer_bytes) = (collected.layers, collected.bytes);
     records_without_layer(store)?;

@@ -106,8 +106,6 @@ fn two_hundred_deaths_leave_a_store_that_is_whole() {
             assert_eq!(report["damaged"].as_array().unwrap().len(), 0, "seed {seed}: {report}");
         }
     }
-    // A directory of this moment could be somebody's who has not locked it yet.
-    std::thread::sleep(Duration::from_secs(3));
     bench.done(&["prune"]);
     let (code, report) = fsck(&bench);
     assert_eq!(code, 0, "seed {seed}: {report}");
