@@ -6,6 +6,7 @@ pub(crate) mod create;
 pub(crate) mod destroy;
 pub(crate) mod entitlement;
 pub(crate) mod facts;
+mod forsaken;
 pub(crate) mod grace;
 pub(crate) mod ids;
 pub(crate) mod info;

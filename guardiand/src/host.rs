@@ -1,7 +1,10 @@
 //! What this host has.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+
+use anyhow::Context;
+use rustix::fs::{Access, access};
 
 /// Returns how many processors there are for us. Finding out takes longer than it may, when it is
 /// asked for each container; so it is done once.
@@ -24,6 +27,22 @@ fn read_memory_bytes() -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// Returns where a program is: a path, or a name on PATH, as execvp(3) takes it.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn program(path: &Path) -> anyhow::Result<PathBuf> {
+    let mut candidates: Vec<PathBuf> = match path.components().count() {
+        1 => {
+            let search = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&search).map(|dir| dir.join(path)).collect()
+        }
+        _ => vec![path.to_owned()],
+    };
+    candidates.retain(|path| path.is_file() && access(path, Access::EXEC_OK).is_ok());
+    candidates.into_iter().next().with_context(|| format!("no program {}", path.display()))
+}
+
 /// Returns how many descriptors we have open, and how many we may have (getrlimit(2)).
 pub(crate) fn descriptors() -> (u64, u64) {
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
@@ -35,4 +54,18 @@ pub(crate) fn descriptors() -> (u64, u64) {
 pub(crate) fn disk_bytes(path: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(path).ok()?;
     Some(stat.f_blocks * stat.f_frsize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_as_exec_finds_them() {
+        assert!(program(Path::new("sh")).is_ok());
+        assert!(program(Path::new("/bin/sh")).is_ok());
+        for missing in ["no-such-program-4711", "/bin", "/etc/passwd"] {
+            assert!(program(Path::new(missing)).is_err(), "{missing}");
+        }
+    }
 }

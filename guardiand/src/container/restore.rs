@@ -47,6 +47,7 @@ impl Guardian {
     /// Takes the doomed away, one after another, so that requests come first.
     pub(crate) async fn take_away(self: &Arc<Self>, doomed: Vec<Arc<Container>>) {
         for container in doomed {
+            self.outlast_forsaken(container.handle()).await;
             let handle = container.handle().to_string();
             if self.take_down(&container).await.is_ok() {
                 log::info("start.clean-up-container.cleaned-up", &json!({"handle": handle}));

@@ -1,11 +1,15 @@
 //! A server that dies takes nothing with it.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use guardian_contract::depot::Init;
+use guardian_tests::daemon::Daemon;
+use guardian_tests::host;
 use guardian_tests::patience::patience;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::{code, ctl, stdout, with_each_runtime};
 
@@ -122,5 +126,38 @@ fn a_create_cut_short_leaves_nothing() {
             let left = daemon.leftovers().unwrap();
             assert_eq!(left, Vec::<String>::new(), "killed after {delay} ms");
         }
+    });
+}
+
+/// Stops the image plugin that makes the image of `handle`, if it is met before it has ended.
+fn stop_plugin(daemon: &Daemon, handle: &str) -> Option<Child> {
+    let mut create = daemon.guardctl();
+    create.args(["create", "--handle", handle]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut client = create.spawn().unwrap();
+    while client.try_wait().unwrap().is_none() {
+        if let Some(pid) = host::processes("rootfs", handle).first() {
+            let pid = Pid::from_raw(i32::try_from(*pid).unwrap());
+            return kill(pid, Signal::SIGSTOP).is_ok().then_some(client);
+        }
+    }
+    None
+}
+
+/// The image plugin hangs, as if a registry were slow, when its server is killed; later it would go on.
+#[test]
+fn what_a_killed_server_had_called_makes_nothing_afterwards() {
+    with_each_runtime("a forsaken image plugin", |daemon| {
+        let met = (0..50).find_map(|number| {
+            let handle = daemon.handle(&format!("forsaken{number}"));
+            stop_plugin(daemon, &handle).map(|client| (handle, client))
+        });
+        let (handle, mut client) = met.expect("no image plugin was met while it ran");
+        daemon.kill().unwrap();
+        client.wait().unwrap();
+        daemon.up().unwrap();
+        daemon.destroy_all().unwrap();
+        assert_eq!(daemon.leftovers().unwrap(), Vec::<String>::new());
+        assert!(host::processes("rootfs", &handle).is_empty(), "it is still there");
+        assert!(!daemon.path("store/images").join(&handle).exists());
     });
 }
