@@ -73,8 +73,11 @@ fn a_process_with_its_client_s_streams_does_not_notice() {
         let mut filed = client(std::fs::File::create(&file).unwrap().into());
         let mut stdout = BufReader::new(piped.stdout.take().unwrap());
         let mut said = String::new();
-        stdout.read_line(&mut said).unwrap();
-        while std::fs::metadata(&file).unwrap().len() == 0 {
+        // A process prints before its client has been told that it runs.
+        for _ in 0..10 {
+            stdout.read_line(&mut said).unwrap();
+        }
+        while std::fs::metadata(&file).unwrap().len() < 50 {
             std::thread::sleep(Duration::from_millis(5));
         }
         daemon.kill().unwrap();
