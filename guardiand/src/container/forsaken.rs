@@ -90,19 +90,21 @@ mod tests {
 
     #[test]
     fn a_process_is_found_by_its_program_and_its_arguments() {
-        let own = std::env::current_exe().unwrap();
-        let mut sleeper = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        // Seconds that nobody else sleeps.
+        let seconds = format!("9{}", std::process::id());
+        let handle: Handle = seconds.parse().unwrap();
+        let mut sleeper = std::process::Command::new("sleep").arg(&seconds).spawn().unwrap();
         let pid = i32::try_from(sleeper.id()).unwrap();
-        let exe = format!("/proc/{pid}/exe");
-        // It is we until it has become another program.
-        while std::fs::read_link(&exe).unwrap() == own {
+        // It is we until it has become another program, which is named before it has its arguments.
+        while !names(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap(), &handle) {
             std::thread::sleep(PAUSE);
         }
-        let programs = BTreeSet::from([std::fs::read_link(&exe).unwrap()]);
-        assert_eq!(find(&programs, &"1000".parse().unwrap()), [pid]);
-        assert_eq!(find(&programs, &"100".parse().unwrap()), [0; 0]);
-        assert_eq!(find(&BTreeSet::new(), &"1000".parse().unwrap()), [0; 0]);
+        let programs = BTreeSet::from([std::fs::read_link(format!("/proc/{pid}/exe")).unwrap()]);
+        let found = find(&programs, &handle);
+        let others =
+            [find(&programs, &"9".parse().unwrap()), find(&BTreeSet::new(), &handle)].concat();
         sleeper.kill().unwrap();
         sleeper.wait().unwrap();
+        assert_eq!((found, others), (vec![pid], vec![]));
     }
 }
