@@ -106,8 +106,9 @@ fn a_pea_is_watched_whether_its_limit_is_the_container_s_or_its_own() {
             let id = daemon.handle(if own_bytes.is_some() { "own" } else { "shared" });
             let spec = ProcessSpec {
                 id: id.clone(),
-                path: HOG[0].into(),
-                args: vec![HOG[1].into()],
+                // One that is killed before its group is watched is told of by its exit code alone.
+                path: "sh".into(),
+                args: vec!["-c".into(), format!("sleep 0.5; exec {}", HOG.join(" "))],
                 image: ImageRef { uri: daemon.image().into(), ..ImageRef::default() },
                 limits,
                 ..ProcessSpec::default()
