@@ -67,13 +67,7 @@ fn connect_inside(lease: &Lease, gateway: Ipv4Addr) -> anyhow::Result<()> {
 
 /// Makes what the lease says of its bandwidth hold at both ends, no limit too.
 pub(crate) fn limit(lease: &Lease, netns: &Netns) -> anyhow::Result<()> {
-    let set = |name: &str| {
-        let mut links = Links::open()?;
-        match lease.bandwidth {
-            Some(limit) => links.limit(name, limit),
-            None => links.unlimit(name),
-        }
-    };
+    let set = |name: &str| Links::open()?.set_limit(name, lease.bandwidth);
     set(&lease.host_interface)?;
     netns
         .inside(|| set(&lease.container_interface))
@@ -96,10 +90,7 @@ pub(crate) fn mend(lease: &Lease) -> anyhow::Result<()> {
     let Some(index) = link::index(&lease.host_interface) else { return Ok(()) };
     let subnet = lease.place.subnet;
     let mut links = Links::open()?;
-    match lease.bandwidth {
-        Some(limit) => links.limit(&lease.host_interface, limit)?,
-        None => links.unlimit(&lease.host_interface)?,
-    }
+    links.set_limit(&lease.host_interface, lease.bandwidth)?;
     match &lease.bridge {
         None => links.ensure_address(&lease.host_interface, subnet.gateway(), subnet)?,
         Some(name) => {

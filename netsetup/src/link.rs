@@ -116,6 +116,17 @@ impl Links {
         }))
     }
 
+    /// Makes this limit hold for what the link `name` passes on to its peer, or none.
+    ///
+    /// # Errors
+    /// As [`Links::limit`].
+    pub(crate) fn set_limit(&mut self, name: &str, limit: Option<Bandwidth>) -> anyhow::Result<()> {
+        match limit {
+            Some(limit) => self.limit(name, limit),
+            None => self.unlimit(name),
+        }
+    }
+
     /// Limits what the link `name` passes on to its peer.
     ///
     /// # Errors
@@ -131,7 +142,7 @@ impl Links {
     }
 
     /// Lets the link `name` pass on whatever comes; one that is not limited our way is left as it is.
-    pub(crate) fn unlimit(&mut self, name: &str) -> anyhow::Result<()> {
+    fn unlimit(&mut self, name: &str) -> anyhow::Result<()> {
         let message = RouteNetlinkMessage::DelQueueDiscipline(Bandwidth::filter(index_of(name)?));
         match self.0.change(message, 0) {
             // There is none, or it is not the one we name (tc_get_qdisc()).
